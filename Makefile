@@ -1,0 +1,72 @@
+# The project's commands; `make` alone lists them. Nothing here needs root, and nothing is installed
+# outside this folder except Horovod's wheel, which is kept in the user's cache.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTEST_ARGS ?=
+DEMO_DATA ?= .demo/data
+DEMO_DATE ?= 2017-12-31
+DEMO_CONFIG ?= jobs/conf/complete_journey.yaml
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BOOTSTRAP := $(PYTHON) recsys_spark/bootstrap/__main__.py
+IN_VENV := source .venv/recsys_env.sh &&
+LINTED := setup.py recsys_spark jobs tests
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## make .venv with everything in it; at once when it is up to date
+	@if [ -z "$(PYTHON)" ]; then \
+	  echo "recsys_spark set-up: no Python 3.11 found; install it, for example 'apt-get install python3.11 python3.11-venv'" >&2; \
+	  exit 1; fi
+	@$(BOOTSTRAP)
+
+.PHONY: setup-airflow
+setup-airflow: setup ## make .venv-airflow, for the DAG and its test
+	@$(BOOTSTRAP) --airflow
+
+.PHONY: demo-data
+demo-data: setup ## fetch the demo's data (a year of grocery purchases) into .demo/data
+	@$(BOOTSTRAP) --demo-data $(DEMO_DATA)
+
+.PHONY: demo
+demo: demo-data ## run the whole nightly job on real purchases
+	@$(IN_VENV) recsys-spark run --config $(DEMO_CONFIG) --date $(DEMO_DATE)
+
+.PHONY: test
+test: demo-data setup-airflow ## all tests: unit and integration (PYTEST_ARGS="-k name")
+	@$(IN_VENV) python -m pytest tests $(PYTEST_ARGS)
+
+.PHONY: test-unit
+test-unit: setup ## the tests of single functions
+	@$(IN_VENV) python -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup ## style, formatting and types
+	@$(IN_VENV) ruff check $(LINTED)
+	@$(IN_VENV) ruff format --check $(LINTED)
+	@$(IN_VENV) mypy
+
+.PHONY: format
+format: setup ## rewrite the source as lint wants it
+	@$(IN_VENV) ruff check --fix-only --exit-zero $(LINTED)
+	@$(IN_VENV) ruff format $(LINTED)
+
+.PHONY: notebook
+notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebooks
+	@$(IN_VENV) jupyter nbconvert --to html --execute --output-dir .demo/notebooks notebooks/*.ipynb
+
+.PHONY: pyfiles
+pyfiles: ## dist/recsys_spark.zip, for spark-submit --py-files
+	@$(BOOTSTRAP) --pyfiles dist/recsys_spark.zip
+
+.PHONY: clean
+clean: ## remove build outputs; keeps environments, data and tables
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find recsys_spark jobs tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,132 @@
+"""Opens raw files under the settings' column mapping."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from recsys_spark import columns as c
+from recsys_spark.config import EntitiesInput, InteractionsInput, Reader, Settings
+from recsys_spark.errors import RecsysError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "nanoseconds": 1_000_000_000}
+
+
+def source_files(spark: SparkSession, settings: Settings) -> list[tuple[str, int, int]]:
+    """Path, size and time of every raw file: the facts that tell whether the input changed."""
+    found: list[tuple[str, int, int]] = []
+    for reader in (settings.input.interactions, settings.input.items, settings.input.users):
+        if reader is not None:
+            found += _list(spark, reader)
+    return sorted(found)
+
+
+def open_source(spark: SparkSession, reader: Reader, setting: str, columns: dict[str, str]) -> DataFrame:
+    """Raw rows with the column ``source_file``.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    reader : Reader
+        Path, format and options.
+    setting : str
+        Name of the settings' section, for messages.
+    columns : dict of str to str
+        Setting's key to the raw column it names; each must be there.
+
+    Raises
+    ------
+    RecsysError
+        There is no file, a file cannot be opened, or a column is missing.
+    """
+    from pyspark.errors import AnalysisException, PySparkException
+    from pyspark.sql import functions as F
+
+    _list(spark, reader, setting)
+    opened = spark.read.format(reader.format).options(**reader.options)
+    if reader.format == "csv" and reader.fields:
+        opened = opened.schema(", ".join(f"`{name}` string" for name in reader.fields))
+    elif reader.format == "json":
+        opened = opened.schema(", ".join(f"`{name}` string" for name in sorted(set(columns.values()))))
+    try:
+        frame = opened.load(reader.path)
+    except (AnalysisException, PySparkException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RecsysError(f"cannot be opened ({reason})", reader.path, "Check the files' format.") from error
+    for key, name in columns.items():
+        if name not in frame.columns:
+            close = get_close_matches(name, frame.columns, n=1)
+            hint = f"Did you mean '{close[0]}'? " if close else ""
+            raise RecsysError(
+                f"no column '{name}' (columns: {', '.join(frame.columns)})",
+                reader.path,
+                f"{hint}Set {setting}.{key}.",
+            )
+    return frame.withColumn(c.SOURCE_FILE, F.col("_metadata.file_path"))
+
+
+def typed_events(raw: DataFrame, source: InteractionsInput) -> DataFrame:
+    """Typed event columns and their raw twins, beside ``raw`` (the row as JSON) and ``source_file``."""
+    from pyspark.sql import functions as F
+
+    names = [name for name in raw.columns if name != c.SOURCE_FILE]
+    event_type = F.col(source.event_type) if source.event_type else F.lit(source.constant_event_type)
+    value = F.col(source.value) if source.value else F.lit(None).cast("double")
+    twins = {
+        c.USER_ID: F.col(source.user_id),
+        c.ITEM_ID: F.col(source.item_id),
+        c.EVENT_TYPE: event_type,
+        c.EVENT_TIME: F.col(source.event_time),
+        c.VALUE: value,
+    }
+    typed = {
+        c.USER_ID: F.trim(twins[c.USER_ID].cast("string")),
+        c.ITEM_ID: F.trim(twins[c.ITEM_ID].cast("string")),
+        c.EVENT_TYPE: twins[c.EVENT_TYPE].cast("string"),
+        c.EVENT_TIME: _timestamp(twins[c.EVENT_TIME], source.time_unit),
+        c.VALUE: twins[c.VALUE].try_cast("double"),
+    }
+    return raw.select(
+        c.SOURCE_FILE,
+        F.to_json(F.struct(*[F.col(f"`{name}`") for name in names])).alias(c.RAW),
+        *[column.alias(f"raw_{name}") for name, column in twins.items()],
+        *[column.alias(name) for name, column in typed.items()],
+    )
+
+
+def entity_columns(source: EntitiesInput, features: list[str]) -> dict[str, str]:
+    """Setting's key to raw column, for an items or users table."""
+    return {"id": source.id, **{f"features ({name})": name for name in features}}
+
+
+def _timestamp(column: Column, unit: str) -> Column:
+    from pyspark.sql import functions as F
+
+    if unit == "timestamp":
+        return column.try_cast("timestamp")
+    microseconds = column.try_cast("decimal(38,9)") * F.lit(1_000_000) / F.lit(_PER_SECOND[unit])
+    return F.timestamp_micros(microseconds.try_cast("bigint"))
+
+
+def _list(spark: SparkSession, reader: Reader, setting: str = "input") -> list[tuple[str, int, int]]:
+    """Files of a path or glob, by Hadoop's file system, so that any URI of the cluster works."""
+    jvm = spark.sparkContext._jvm
+    configuration = spark.sparkContext._jsc.hadoopConfiguration()
+    path = jvm.org.apache.hadoop.fs.Path(reader.path)
+    system = path.getFileSystem(configuration)
+    found = []
+    for status in system.globStatus(path) or []:
+        if status.isFile():
+            found.append(status)
+            continue
+        walker = system.listFiles(status.getPath(), True)
+        while walker.hasNext():
+            found.append(walker.next())
+    files = [(f.getPath().toString(), f.getLen(), f.getModificationTime()) for f in found]
+    data = [each for each in files if not each[0].rsplit("/", 1)[-1].startswith(("_", "."))]
+    if not data:
+        raise RecsysError("no files there", reader.path, f"Check {setting}.path.")
+    return data

@@ -1,0 +1,212 @@
+"""Ranking figures and click figures as sums and counts, so that shards of users add up to the whole.
+
+Shape legend: U users, K places of a list, N rows.
+
+Rules of the ranking figures at k, for a user with truth T and hits h(1) … h(k) in {0, 1}:
+
+* Users with an empty truth are left out: they are in neither the sum nor the count.
+* A missing place (-1), or a k beyond K, is a miss.
+* Truth is a set: an item named twice counts once. A list must not name an item twice.
+* ``hit_rate``: 1 if there is any hit.
+* ``precision``: hits / k.
+* ``recall``: hits / |T|.
+* ``mrr``: 1 / place of the first hit; 0 without one.
+* ``map``: sum over hits of the precision at their place, / min(k, |T|).
+* ``ndcg``: sum over hits of 1 / log2(place + 1), / the same sum over the first min(k, |T|) places; binary
+  gain (Järvelin and Kekäläinen 2002).
+
+Sums do not depend on the order in which users or shards are added: each user's value is rounded to a
+multiple of 2⁻³⁰ (an error below 10⁻⁹), and float64 adds those exactly for up to 8 million users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recsys_spark.ragged import Rows
+
+RANKING = ("hit_rate", "precision", "recall", "mrr", "map", "ndcg")
+AUC_BINS = 2**16
+AUC_LIMIT = 16.0
+
+_GRID = 2.0**30
+
+
+def ranking_sums(
+    lists: NDArray[np.int32], truth: Rows, ks: Sequence[int]
+) -> dict[tuple[str, int], tuple[float, int]]:
+    """Sum over users and number of users of each ranking figure.
+
+    Parameters
+    ----------
+    lists : int32 [U, K]
+        Items, best first; -1 where there is none.
+    truth : Rows
+        U rows of the items that were right, in any order.
+    ks : sequence of int
+        List lengths, each at least 1.
+
+    Returns
+    -------
+    dict
+        (metric, k) → (sum, users); metrics as in ``RANKING``.
+
+    Raises
+    ------
+    ValueError
+        Rows do not match, a k is below 1, truth holds a negative item, or a list holds an item twice.
+    """
+    if lists.ndim != 2 or len(lists) != len(truth):
+        raise ValueError(f"lists of shape {list(lists.shape)} do not match {len(truth)} rows of truth")
+    if min(ks, default=1) < 1:
+        raise ValueError(f"ks must be at least 1, found {list(ks)}")
+    hits, sizes = _hits(lists, truth)
+    counted = sizes > 0
+    hits, sizes = hits[counted], sizes[counted]
+    found = hits.cumsum(axis=1, dtype=np.int64)
+    sums: dict[tuple[str, int], tuple[float, int]] = {}
+    for k in ks:
+        values = _at(k, hits[:, :k], found[:, :k], sizes)
+        for name in RANKING:
+            sums[name, k] = (float(np.rint(values[name] * _GRID).sum() / _GRID), len(sizes))
+    return sums
+
+
+def coverage(lists: NDArray[np.int32], k: int) -> NDArray[np.int32]:
+    """Distinct items of the lists' first k places, rising; the union over shards is the whole.
+
+    Parameters
+    ----------
+    lists : int32 [U, K]
+        -1 where there is no item.
+    k : int
+
+    Returns
+    -------
+    int32 [items]
+    """
+    items = np.unique(lists[:, :k])
+    return items[items >= 0]
+
+
+def logloss_sums(logits: ArrayLike, target: ArrayLike) -> tuple[float, int]:
+    """Sum over rows of the logistic loss in nats, and the number of rows.
+
+    Written with softplus, so that no logit overflows: ``max(x, 0) - x·t + log(1 + exp(-|x|))``.
+
+    Parameters
+    ----------
+    logits : float [N]
+    target : float [N]
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        Shapes differ; a logit is not finite; a target leaves [0, 1].
+    """
+    x, t = _checked(logits, target)
+    losses = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
+    return float(losses.sum()), len(x)
+
+
+@dataclass(frozen=True, eq=False)
+class AucHistogram:
+    """Logits of positives and negatives, counted in equal bins on [-16, 16]; beyond lies in the outer bins.
+
+    Histograms of shards add up to that of the whole, exactly. Within a bin, 1/2048 wide, a pair counts half.
+
+    Parameters
+    ----------
+    positives, negatives : int64 [AUC_BINS]
+    """
+
+    positives: NDArray[np.int64]
+    negatives: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, logits: ArrayLike = (), target: ArrayLike = ()) -> AucHistogram:
+        """Count rows.
+
+        Parameters
+        ----------
+        logits : float [N]
+        target : float [N]
+            0 or 1.
+
+        Raises
+        ------
+        ValueError
+            Shapes differ; a logit is not finite; a target is neither 0 nor 1.
+        """
+        x, t = _checked(logits, target)
+        if not ((t == 0) | (t == 1)).all():
+            raise ValueError("targets must be 0 or 1")
+        bins = np.floor((x + AUC_LIMIT) * (AUC_BINS / (2 * AUC_LIMIT)))
+        bins = np.clip(bins, 0, AUC_BINS - 1).astype(np.int64)
+        positive = t == 1
+        return cls(
+            np.bincount(bins[positive], minlength=AUC_BINS), np.bincount(bins[~positive], minlength=AUC_BINS)
+        )
+
+    def __add__(self, other: AucHistogram) -> AucHistogram:
+        return AucHistogram(self.positives + other.positives, self.negatives + other.negatives)
+
+    def auc(self) -> float:
+        """Share of (positive, negative) pairs in the right order, ties counting half; NaN without a pair."""
+        pairs = float(self.positives.sum()) * float(self.negatives.sum())
+        if pairs == 0:
+            return float("nan")
+        below = np.cumsum(self.negatives) - self.negatives / 2
+        return float(self.positives @ below) / pairs
+
+
+def _hits(lists: NDArray[np.int32], truth: Rows) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which places [U, K] are right, and the number of distinct true items [U]."""
+    if len(truth.indices) and truth.indices.min() < 0:
+        raise ValueError(f"truth holds the item {truth.indices.min()}; items are not negative")
+    ordered = np.sort(lists, axis=1)
+    twice = np.argwhere((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0))
+    if len(twice):
+        row, place = twice[0]
+        raise ValueError(f"list of row {row} holds item {ordered[row, place]} more than once")
+    span = 1 + int(max(lists.max(initial=0), truth.indices.max(initial=0)))
+    wanted = np.unique(truth.owners * span + truth.indices)
+    shown = np.arange(len(lists), dtype=np.int64)[:, None] * span + lists
+    padded = np.append(wanted, -1)  # so that a place past the end is no hit
+    hits = (padded[np.searchsorted(wanted, shown)] == shown) & (lists >= 0)
+    return hits, np.bincount(wanted // span, minlength=len(truth))
+
+
+def _at(
+    k: int, hits: NDArray[np.bool_], found: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """Each user's figures at k, from the hits at the first k places [U, <= k] and their running sum."""
+    places = np.arange(1, hits.shape[1] + 1)
+    total = found[:, -1] if hits.shape[1] else np.zeros(len(sizes), np.int64)
+    best = np.minimum(k, sizes)
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    return {
+        "hit_rate": (total > 0).astype(np.float64),
+        "precision": total / k,
+        "recall": total / sizes,
+        "mrr": (hits / places).max(axis=1, initial=0.0),
+        "map": np.where(hits, found / places, 0.0).sum(axis=1) / best,
+        "ndcg": (hits / np.log2(places + 1)).sum(axis=1) / ideal[best],
+    }
+
+
+def _checked(logits: ArrayLike, target: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, t = np.asarray(logits, np.float64), np.asarray(target, np.float64)
+    if x.ndim != 1 or x.shape != t.shape:
+        raise ValueError(f"logits {list(x.shape)} and target {list(t.shape)} must be vectors of one length")
+    if not np.isfinite(x).all():
+        row = np.flatnonzero(~np.isfinite(x))[0]
+        raise ValueError(f"logit {x[row]} at row {row} is not finite")
+    if not ((t >= 0) & (t <= 1)).all():
+        raise ValueError("targets must lie in [0, 1]")
+    return x, t

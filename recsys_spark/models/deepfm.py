@@ -1,0 +1,139 @@
+"""DeepFM (Guo et al. 2017): first order, pairwise FM and a deep part over the same embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FIRST_BUCKET = 1  # 0 is "missing"
+MOST_SAMPLED = 2**23  # torch.quantile takes no more
+
+
+@dataclass(frozen=True)
+class DeepFMSpec:
+    """Shape of a DeepFM: all that is needed, beside the weights, to build it again.
+
+    Parameters
+    ----------
+    sizes : list of int
+        Codes of each categorical field; code 0 is "none".
+    lengths : list of int
+        Values a row has in that field: 1 for a category, more for a list, which is mean pooled.
+    numbers : int
+        Numeric fields.
+    buckets : int
+        Quantile buckets of each numeric field, whose bounds are part of the weights.
+    dim : int
+        D.
+    hidden : list of int
+        Widths of the deep part.
+    dropout : float
+    """
+
+    sizes: list[int]
+    lengths: list[int]
+    numbers: int
+    buckets: int
+    dim: int
+    hidden: list[int]
+    dropout: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class DeepFM(nn.Module):
+    """Logit of a row.
+
+    Numeric fields enter twice: through the embedding of their quantile bucket, as any field, and as their interpolated
+    quantile into the deep part, which keeps the order within a bucket and is robust to any scale.
+
+    Parameters
+    ----------
+    spec : DeepFMSpec
+    """
+
+    edges: Tensor
+    starts: Tensor
+
+    def __init__(self, spec: DeepFMSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        per_number = spec.buckets + FIRST_BUCKET
+        sizes = [*spec.sizes, *[per_number] * spec.numbers]
+        starts = torch.tensor([0, *sizes]).cumsum(0)[:-1]
+        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("edges", torch.zeros(spec.numbers, spec.buckets + 1))
+        self.embedding = nn.Embedding(sum(sizes), spec.dim)
+        self.first = nn.Embedding(sum(sizes), 1)
+        self.intercept = nn.Parameter(torch.zeros(1))
+        nn.init.normal_(self.embedding.weight, std=0.01)
+        nn.init.zeros_(self.first.weight)
+        widths = [len(sizes) * spec.dim + spec.numbers, *spec.hidden]
+        layers: list[nn.Module] = []
+        for width, following in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(spec.dropout)]
+        self.deep = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def fit_numbers(self, sample: Tensor) -> None:
+        """Set the bucket edges from a sample [B, numbers] of training rows; NaN is missing."""
+        shares = torch.linspace(0, 1, self.spec.buckets + 1, dtype=torch.float64)
+        for field in range(self.spec.numbers):
+            known = sample[:, field][~sample[:, field].isnan()].double()
+            if len(known):
+                self.edges[field] = torch.quantile(known[:MOST_SAMPLED], shares).float()
+
+    def forward(self, codes: list[Tensor], numbers: Tensor) -> Tensor:
+        """Logits.
+
+        Parameters
+        ----------
+        codes : list of int64 [B, length of the field]
+            Categorical fields in the spec's order.
+        numbers : float32 [B, numbers]
+            NaN is missing.
+
+        Returns
+        -------
+        float32 [B]
+        """
+        embedded, linear = self._embed(codes, numbers)  # [B, F, D], [B, F]
+        first = linear.sum(1)
+        total = embedded.sum(1)
+        second = 0.5 * (total.square() - embedded.square().sum(1)).sum(1)
+        deep = self.deep(torch.cat([embedded.flatten(1), self.quantiles(numbers)], dim=1)).squeeze(1)
+        return self.intercept + first + second + deep
+
+    def quantiles(self, numbers: Tensor) -> Tensor:
+        """Share of the training rows below each number, interpolated, scaled to [-1.5, 1.5]; 0 where it is missing."""
+        bucket = self._buckets(numbers)
+        low = self.edges.T.gather(0, bucket)
+        high = self.edges.T.gather(0, bucket + 1)
+        inside = ((numbers - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
+        return (3.0 * (bucket + inside) / self.spec.buckets - 1.5).nan_to_num(0.0)
+
+    def _buckets(self, numbers: Tensor) -> Tensor:
+        """Bucket of each number, int64 [B, numbers], by the inner edges."""
+        known = numbers.nan_to_num(0.0).T.contiguous()
+        return torch.searchsorted(self.edges[:, 1:-1].contiguous(), known, right=True).T
+
+    def _embed(self, codes: list[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
+        singles = [c for c, length in zip(codes, self.spec.lengths, strict=True) if length == 1]
+        buckets = torch.where(numbers.isnan(), 0, self._buckets(numbers) + FIRST_BUCKET)
+        is_single = [length == 1 for length in self.spec.lengths] + [True] * self.spec.numbers
+        single_starts = self.starts[torch.tensor(is_single, device=self.starts.device)]
+        rows = torch.cat([*singles, buckets], dim=1) + single_starts
+        vectors, firsts = [self.embedding(rows)], [self.first(rows).squeeze(2)]
+        for field, (code, length) in enumerate(zip(codes, self.spec.lengths, strict=True)):
+            if length == 1:
+                continue
+            present = (code != 0).float().unsqueeze(2)  # [B, L, 1]
+            count = present.sum(1).clamp_min(1.0)
+            rows = code + self.starts[field]
+            vectors.append(((self.embedding(rows) * present).sum(1) / count).unsqueeze(1))
+            firsts.append((self.first(rows) * present).sum(1) / count)
+        return torch.cat(vectors, dim=1), torch.cat(firsts, dim=1)

@@ -1,0 +1,127 @@
+"""Stage ``candidates``: what the ranker learns from, made by the same code that serves it later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_spark import columns as c
+from recsys_spark.cuts import VALID, Cut, label_cuts
+from recsys_spark.scoring.candidates import USERS_AT_ONCE, build_candidates
+from recsys_spark.scoring.pairs import feature_names
+from recsys_spark.scoring.state import StateRef, load_state, state_ref
+from recsys_spark.stage import Stage, Work
+from recsys_spark.tables import Manifest
+from recsys_spark.tables.examples import write_shuffled
+from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def write_ranker_examples(work: Work) -> list[Manifest]:
+    """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features."""
+    settings, store = work.settings, work.store
+    numbers = feature_names(settings.features.group)
+    histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets).persist()
+    folder = store.folder("ranker_examples", work.stamp)
+    windows = label_cuts(work.dt, settings.split)
+    splits = {
+        "train": [each for each in windows if each.name != VALID],
+        "valid": [each for each in windows if each.name == VALID],
+    }
+    rows: dict[str, int] = {}
+    for split, its_cuts in splits.items():
+        frame = _union([_examples(work, histories, each, numbers) for each in its_cuts])
+        url = store.storage.url(f"{folder}/{c.SPLIT}={split}")
+        target, least = settings.features.row_group_rows, settings.features.min_row_groups
+        rows[split] = write_shuffled(frame, url, [c.USER_INDEX, c.ITEM_INDEX, c.CUT], target, least)
+    extra = {"rows_of_split": rows, "numbers": numbers}
+    return [store.seal(work.spark, "ranker_examples", work.stamp, sum(rows.values()), extra)]
+
+
+def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) -> DataFrame:
+    settings = work.settings
+    ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features.group)
+    own = settings.candidates.own if settings.score.repeats else 0
+    make = partial(
+        _example_batches,
+        ref=ref,
+        retrieved=settings.candidates.retrieved,
+        own=own,
+        share=settings.ranker.negative_share,
+        numbers=numbers,
+    )
+    columns = [f"{c.CUT} string", f"{c.USER_INDEX} int", f"{c.ITEM_INDEX} int", f"{c.TARGET} int"]
+    return histories.mapInArrow(make, ", ".join([*columns, *[f"{name} float" for name in numbers]]))
+
+
+def _example_batches(
+    batches: Iterator[pa.RecordBatch],
+    ref: StateRef,
+    retrieved: int,
+    own: int,
+    share: float,
+    numbers: list[str],
+) -> Iterator[pa.RecordBatch]:
+    """Runs on the executors: a bucket of histories to rows of examples."""
+    cut = ref.cut
+    for block in user_blocks(batches, USERS_AT_ONCE):
+        known, after = block.before(cut.time), block.between(cut.time, cut.until)
+        active = np.diff(after.indptr) > 0
+        if not active.any():
+            continue
+        found = build_candidates(known, load_state(ref), cut.time, retrieved, own)
+        target = is_in(after, found.rows, found.items)
+        keep = active[found.rows] & (
+            target | (uniform(block.users[found.rows], found.items, cut.time) < share)
+        )
+        rows, items = found.rows[keep], found.items[keep]
+        arrays = {
+            c.CUT: pa.array([cut.name] * len(rows), pa.string()),
+            c.USER_INDEX: pa.array(block.users[rows], pa.int32()),
+            c.ITEM_INDEX: pa.array(items.astype(np.int32)),
+            c.TARGET: pa.array(target[keep].astype(np.int32)),
+            **{name: pa.array(found.numbers[keep, i]) for i, name in enumerate(numbers)},
+        }
+        yield from pa.table(arrays).to_batches()
+
+
+def is_in(after: UserBlock, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which (user row, item) pairs are events of a block."""
+    width = int(max(items.max(initial=0), after.items.max(initial=0))) + 1
+    wanted: NDArray[np.bool_] = np.isin(rows * width + items, after.rows * width + after.items)
+    return wanted
+
+
+def uniform(users: NDArray[np.int32], items: NDArray[np.int64], salt: int) -> NDArray[np.float64]:
+    """Number in [0, 1) that is a function of user, item and salt alone (SplitMix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = users.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + items.astype(np.uint64)
+        mixed = mixed + np.uint64(salt) * np.uint64(0xD1B54A32D192ED03)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
+
+
+def _union(frames: list[DataFrame]) -> DataFrame:
+    union = frames[0]
+    for frame in frames[1:]:
+        union = union.unionByName(frame)
+    return union
+
+
+STAGE = Stage(
+    name="candidates",
+    does="candidates and pair features of the label windows, for the ranker",
+    run=write_ranker_examples,
+    sections=("split", "features", "candidates", "score", "ranker"),
+    inputs=("histories", "item_stats", "item_features", "user_features", "retrieval_model"),
+    outputs=("ranker_examples",),
+)

@@ -1,0 +1,59 @@
+"""The Spark session, made in one place and passed on from there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_spark.bootstrap.java import find_java_home
+from recsys_spark.config import Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
+    """Session for a job.
+
+    Under ``spark-submit`` the master and all that was given there wins; elsewhere ``settings.spark`` decides.
+    What the tables' content depends on (time zone, casts, number of shuffle partitions) is set in both cases.
+    """
+    for variable in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        os.environ.setdefault(variable, sys.executable)
+    java_home = find_java_home(Path(sys.prefix).parent)
+    if java_home is not None:
+        os.environ.setdefault("JAVA_HOME", str(java_home))
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    conf = SparkConf()  # holds what spark-submit was given
+    builder = SparkSession.builder.appName(f"{app} {settings.name}")
+    if not conf.contains("spark.master"):
+        builder = builder.master(settings.spark.master)
+        if settings.spark.master.startswith("local"):
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    defaults = {
+        "spark.driver.memory": settings.spark.driver_memory,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
+        **settings.spark.conf,
+    }
+    for key, value in defaults.items():
+        if not conf.contains(key):
+            builder = builder.config(key, value)
+    fixed = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
+        "spark.sql.legacy.parquet.nanosAsLong": "true",
+        "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+        "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+        "spark.sql.files.ignoreCorruptFiles": "false",
+    }
+    for key, value in fixed.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session

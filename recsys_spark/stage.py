@@ -1,0 +1,182 @@
+"""What every stage is: a function from tables to tables, with the rules for doing it once.
+
+A stage's function gets a ``Work`` and returns the manifests of what it wrote. Pointers are moved here, after the
+function has ended well, never inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from recsys_spark import __version__
+from recsys_spark.config import Settings
+from recsys_spark.progress import say
+from recsys_spark.tables import Manifest, TableStore
+from recsys_spark.tables.store import Stamp
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's function is given.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    settings : Settings
+    store : TableStore
+    dt : str
+        The run's day, YYYY-MM-DD.
+    stamp : Stamp
+        Goes on everything that the stage writes.
+    inputs : dict of str to Manifest
+        The runs it reads, by table.
+    """
+
+    spark: SparkSession
+    settings: Settings
+    store: TableStore
+    dt: str
+    stamp: Stamp
+    inputs: dict[str, Manifest]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the night.
+
+    Parameters
+    ----------
+    name : str
+        Sub-command and job name.
+    does : str
+        One line for ``--help``.
+    run : callable
+        ``Work`` to manifests, one for each output table.
+    sections : tuple of str
+        Settings that decide its result.
+    inputs, outputs : tuple of str
+        Tables.
+    points : bool
+        Whether readers see the outputs at once; the lists wait for ``publish``.
+    sources : callable, optional
+        Facts about input outside the tables (raw files) that decide the result.
+    """
+
+    name: str
+    does: str
+    run: Callable[[Work], list[Manifest]]
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    points: bool = True
+    sources: Callable[[SparkSession, Settings], object] | None = None
+    optional: tuple[str, ...] = field(default=())
+
+
+def new_run_id() -> str:
+    """Sortable and unique: the time it was made and eight random digits."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}"
+
+
+def run_stage(
+    stage: Stage,
+    spark: SparkSession,
+    settings: Settings,
+    dt: str,
+    run_id: str | None = None,
+    force: bool = False,
+) -> dict[str, Manifest]:
+    """Do a stage, or find it done, and let readers see its tables.
+
+    Parameters
+    ----------
+    stage : Stage
+    spark : SparkSession
+    settings : Settings
+    dt : str
+        The run's day, YYYY-MM-DD.
+    run_id : str, optional
+        Name of the run folders; made here where it is not given.
+    force : bool
+        Do it again although nothing changed.
+
+    Returns
+    -------
+    dict of str to Manifest
+        The outputs, by table.
+    """
+    store = TableStore(settings.root)
+    inputs = {name: store.need(name, dt) for name in stage.inputs}
+    for name in stage.optional:
+        found = store.current(name, dt)
+        if found is not None:
+            inputs[name] = found
+    sources = stage.sources(spark, settings) if stage.sources else None
+    stamp = _stamp(stage, settings, dt, run_id or new_run_id(), inputs, sources)
+    if not force:
+        finished = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
+        found_all = {name: each for name, each in finished.items() if each is not None}
+        if len(found_all) == len(stage.outputs):
+            say(
+                f"{stage.name}: done before (run {', '.join(sorted({m.run_id for m in found_all.values()}))})"
+            )
+            return _show(stage, store, found_all)
+    say(f"{stage.name}: {stage.does}")
+    started = time.monotonic()
+    spark.sparkContext.setJobGroup(stage.name, stage.does)
+    written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
+    spark.catalog.clearCache()
+    outputs = _show(stage, store, {manifest.table: manifest for manifest in written})
+    seconds = time.monotonic() - started
+    _note(store, stage, stamp, outputs, seconds)
+    rows = ", ".join(f"{m.table} {m.rows:,}" for m in outputs.values() if m.rows)
+    say(f"{stage.name}: {seconds:.1f} s{' · rows: ' + rows if rows else ''}")
+    return outputs
+
+
+def _stamp(
+    stage: Stage, settings: Settings, dt: str, run_id: str, inputs: dict[str, Manifest], sources: object
+) -> Stamp:
+    settings_hash = settings.section_hash(*stage.sections)
+    contents = {name: manifest.content_hash for name, manifest in inputs.items()}
+    decides = [stage.name, dt, settings_hash, contents, sources, __version__, settings.buckets]
+    fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    runs = {name: manifest.run_id for name, manifest in inputs.items()}
+    return Stamp(dt, run_id, stage.name, fingerprint, settings_hash, __version__, runs)
+
+
+def _show(stage: Stage, store: TableStore, outputs: dict[str, Manifest]) -> dict[str, Manifest]:
+    if stage.points:
+        for manifest in outputs.values():
+            current = store.current(manifest.table, manifest.dt)
+            if current is None or current.run_id != manifest.run_id:
+                store.point(manifest)
+    return outputs
+
+
+def _note(
+    store: TableStore, stage: Stage, stamp: Stamp, outputs: dict[str, Manifest], seconds: float
+) -> None:
+    """Keep time and memory of the stage for the report; they are figures of a run, not of a table."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store.storage.write_json(
+        f"_stages/dt={stamp.dt}/{stage.name}.json",
+        {
+            "stage": stage.name,
+            "run_id": stamp.run_id,
+            "seconds": round(seconds, 1),
+            "driver_peak_mib": round(peak_kib / 1024),
+            "rows": {name: manifest.rows for name, manifest in outputs.items()},
+        },
+    )

@@ -1,0 +1,189 @@
+"""Streams training examples out of Parquet with Petastorm, in shuffled batches of tensors.
+
+Spark has shuffled all rows and written one row group a file, equal to a row. Here whole files are dealt out to ranks,
+read column by column, and permuted in a window of several files. Every rank yields the same number of batches: a
+synchronous update would hang otherwise. Rows that fill up the last batch have weight 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys_spark.errors import RecsysError
+
+ROW_WEIGHT = "row_weight"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Files of one rank.
+
+    Parameters
+    ----------
+    urls : tuple of str
+        Files, one row group each.
+    rows : int
+        Rows in them, by the manifest.
+    steps : int
+        Batches an epoch, the same on every rank.
+    """
+
+    urls: tuple[str, ...]
+    rows: int
+    steps: int
+
+
+def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Shard]:
+    """Deal files out to ranks and settle the steps of an epoch.
+
+    Parameters
+    ----------
+    files : list of (url, rows)
+        From the manifest, in its order.
+    ranks : int
+    batch_size : int
+        Rows of one rank's batch.
+    """
+    dealt = [files[rank::ranks] for rank in range(ranks)]
+    rows = [sum(count for _, count in mine) for mine in dealt]
+    steps = -(-max(rows) // batch_size)
+    return [
+        Shard(tuple(url for url, _ in mine), count, steps) for mine, count in zip(dealt, rows, strict=True)
+    ]
+
+
+class ExampleStream:
+    """Batches of one rank, a pass at a time.
+
+    Parameters
+    ----------
+    shard : Shard
+    columns : list of str
+        Numeric columns to read.
+    batch_size : int
+    seed : int
+        Order of epoch e on this rank is a function of (seed, e, rank): a resumed run sees the same batches.
+    rank : int
+    window : int
+        Files that are mixed with each other.
+    """
+
+    def __init__(
+        self, shard: Shard, columns: list[str], batch_size: int, seed: int, rank: int = 0, window: int = 8
+    ) -> None:
+        _check_versions()
+        self.shard, self.columns, self.batch_size = shard, columns, batch_size
+        self.seed, self.rank, self.window = seed, rank, window
+
+    def __len__(self) -> int:
+        return self.shard.steps
+
+    def epoch(self, epoch: int, shuffle: bool = True) -> Iterator[dict[str, Tensor]]:
+        """Yield ``len(self)`` batches: a tensor [batch_size] a column, and ``row_weight`` (0 for padding rows).
+
+        Raises
+        ------
+        RecsysError
+            Rows read are not the rows of the manifest.
+        """
+        generator = np.random.default_rng([self.seed, epoch, self.rank])
+        left: dict[str, NDArray[np.generic]] = {}
+        read = steps = 0
+        for window in self._windows(generator if shuffle else None):
+            read += len(window[self.columns[0]])
+            joined = {
+                name: np.concatenate([left[name], window[name]]) if left else window[name] for name in window
+            }
+            count = len(joined[self.columns[0]])
+            whole = count - count % self.batch_size
+            for start in range(0, whole, self.batch_size):
+                yield self._batch({name: v[start : start + self.batch_size] for name, v in joined.items()})
+                steps += 1
+            left = {name: values[whole:] for name, values in joined.items()}
+        if read != self.shard.rows:
+            raise RecsysError(
+                f"{read:,} rows were read, the manifest says {self.shard.rows:,}",
+                f"examples of rank {self.rank}, epoch {epoch}",
+                "Files were changed or lost; run featurize again with --force.",
+            )
+        for _ in range(steps, self.shard.steps):
+            yield self._batch(left)
+            left = {}
+
+    def _windows(self, generator: np.random.Generator | None) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """Rows of several files at a time, permuted."""
+        urls = list(self.shard.urls)
+        if generator is not None:
+            generator.shuffle(urls)
+        for start in range(0, len(urls), self.window):
+            parts = list(_read(tuple(urls[start : start + self.window]), self.columns))
+            rows = {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
+            if generator is not None:
+                order = generator.permutation(len(rows[self.columns[0]]))
+                rows = {name: values[order] for name, values in rows.items()}
+            yield rows
+
+    def _batch(self, rows: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+        """Tensors of a batch, filled up with rows of weight 0 (copies of index 0, the padding)."""
+        count = len(rows[self.columns[0]]) if rows else 0
+        weight = torch.zeros(self.batch_size)
+        weight[:count] = 1.0
+        batch = {ROW_WEIGHT: weight}
+        for name in self.columns:
+            values = rows[name] if rows else np.zeros(0, dtype=np.int64)
+            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            padding = torch.zeros(self.batch_size - count, dtype=tensor.dtype)
+            batch[name] = torch.cat([tensor, padding]) if count < self.batch_size else tensor
+        return batch
+
+
+def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:
+    """Rows of one file: a uniform sample of all rows, since they are globally shuffled."""
+    return next(iter(_read((url,), columns)))
+
+
+def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Columns of each file in turn. One worker thread: with two the order is not the same from run to run."""
+    if not urls:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Petastorm uses Arrow calls that warn of their end
+        logging.getLogger("petastorm").setLevel(logging.ERROR)
+        from petastorm import make_batch_reader
+
+        with make_batch_reader(
+            list(urls),
+            schema_fields=list(columns),
+            reader_pool_type="thread",
+            workers_count=1,
+            shuffle_row_groups=False,
+            num_epochs=1,
+        ) as reader:
+            for group in reader:
+                yield {name: getattr(group, name) for name in columns}
+
+
+@cache
+def _check_versions() -> None:
+    """Refuse pairs that are known to lose rows or not to start."""
+    petastorm, arrow = version("petastorm"), version("pyarrow")
+    if petastorm == "0.13.1":
+        raise RecsysError(
+            "petastorm 0.13.1 loses row groups", "installed packages", "Install petastorm==0.12.1."
+        )
+    if int(arrow.split(".")[0]) > 14:
+        raise RecsysError(
+            f"pyarrow {arrow} lacks what petastorm {petastorm} needs",
+            "installed packages",
+            "Install pyarrow==14.0.2.",
+        )

@@ -1,0 +1,65 @@
+"""Tables as NumPy arrays, for processes without Spark: training ranks and scoring workers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys_spark import columns as c
+from recsys_spark.tables.storage import Storage
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+
+def read_parquet(
+    storage: Storage, folder: str, filters: list[tuple[str, str, object]] | None = None
+) -> pa.Table:
+    """Rows of a run folder, without Spark."""
+    paths = [storage.path(f"{folder}/{name}") for name, _ in storage.files(folder)]
+    return pq.read_table(paths, filesystem=storage.fs, filters=filters)
+
+
+def by_index(features: pa.Table, name: str, size: int) -> IntArray:
+    """Codes of a feature by entity index: int32 [size], or [size, L] for a list; 0 where there is no row."""
+    index = features[c.INDEX].to_numpy()
+    values = features[name].combine_chunks()
+    if pa.types.is_list(values.type):
+        flat = values.flatten().to_numpy(zero_copy_only=False).reshape(len(index), -1)
+        lists = np.zeros((size, flat.shape[1]), dtype=np.int32)
+        lists[index] = flat
+        return lists
+    codes = np.zeros(size, dtype=np.int32)
+    codes[index] = values.to_numpy(zero_copy_only=False)
+    return codes
+
+
+def load_array(storage: Storage, relative: str) -> FloatArray:
+    """Memory-mapped array of a .npy file; a remote one is copied to this host once."""
+    if storage.is_local:
+        mapped: FloatArray = np.load(storage.path(relative), mmap_mode="r")
+        return mapped
+    name = f"{uuid.uuid5(uuid.NAMESPACE_URL, storage.url(relative)).hex}.npy"
+    local = Path(tempfile.gettempdir()) / "recsys_spark" / name
+    if not local.exists():
+        local.parent.mkdir(exist_ok=True)
+        partial = local.with_suffix(f".{os.getpid()}.part")
+        partial.write_bytes(storage.read_bytes(relative))
+        partial.replace(local)
+    copied: FloatArray = np.load(local, mmap_mode="r")
+    return copied
+
+
+def save_array(storage: Storage, relative: str, values: FloatArray) -> None:
+    """Write a .npy file in one step."""
+    buffer = BytesIO()
+    np.save(buffer, values)
+    storage.write_bytes(relative, buffer.getvalue())

@@ -1,0 +1,124 @@
+"""Schema, key and purpose of every table. The README's list is made from this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table.
+
+    Parameters
+    ----------
+    name : str
+        Folder below the root.
+    schema : str
+        Columns as Spark DDL; empty where the settings decide (features) or the table is a set of files.
+    key : tuple of str
+        Columns that name a row.
+    kind : {"rows", "files"}
+        Parquet rows, or files such as model weights.
+    holds : str
+        One line for the reader.
+    """
+
+    name: str
+    schema: str
+    key: tuple[str, ...]
+    holds: str
+    kind: Literal["rows", "files"] = "rows"
+
+
+_ALL = [
+    TableSpec(
+        "interactions",
+        "user_id string, item_id string, event_type string, event_time timestamp, value double, weight float",
+        ("user_id", "item_id", "event_type", "event_time", "value"),
+        "cleaned events, each with the weight of its type",
+    ),
+    TableSpec("items", "", ("item_id",), "cleaned item attributes, and the label a person reads"),
+    TableSpec("users", "", ("user_id",), "cleaned user attributes, and the label a person reads"),
+    TableSpec(
+        "quarantine",
+        "source string, source_file string, rule string, row_hash bigint, raw string",
+        ("source", "source_file", "row_hash"),
+        "rows that broke a rule, as JSON, with the rule",
+    ),
+    TableSpec(
+        "ledger",
+        "source string, source_file string, rule string, rows bigint",
+        ("source", "source_file", "rule"),
+        "where each input row went: rules read, kept, duplicate and the rules of quarantine; read = the sum of the others",
+    ),
+    TableSpec(
+        "user_ids",
+        "index int, user_id string, user_bucket int",
+        ("user_id",),
+        "id to index, append-only from night to night; 0 is padding, 1 unknown",
+    ),
+    TableSpec("item_ids", "index int, item_id string", ("item_id",), "id to index, as user_ids"),
+    TableSpec("user_features", "", ("index",), "codes of the user attributes (0 = none)"),
+    TableSpec("item_features", "", ("index",), "codes of the item attributes (0 = none), and the label"),
+    TableSpec(
+        "feature_spec", "", (), "vocabularies and bucket bounds of the attributes (spec.json)", kind="files"
+    ),
+    TableSpec(
+        "item_stats",
+        "cut string, item_index int, events bigint, recent_events bigint, users bigint, repeat_users bigint, "
+        "first_time bigint, last_time bigint",
+        ("cut", "item_index"),
+        "popularity of each item before each cut",
+    ),
+    TableSpec(
+        "examples",
+        "split string, user_bucket int, user_index int, item_index int, time bigint, weight float",
+        ("user_index", "item_index", "time"),
+        "positive events for the retrieval model, globally shuffled, in equal row groups, a folder a split",
+    ),
+    TableSpec(
+        "histories",
+        "user_bucket int, user_index int, items array<int>, times array<bigint>, weights array<float>",
+        ("user_index",),
+        "each user's newest events in time order, a file a user bucket; users without events have empty lists",
+    ),
+    TableSpec(
+        "retrieval_model", "", (), "one snapshot of vectors a cut, checkpoints, curves (files)", kind="files"
+    ),
+    TableSpec(
+        "user_vectors",
+        "index int, vector array<float>",
+        ("index",),
+        "newest vectors of the users; the last place is 1",
+    ),
+    TableSpec(
+        "item_vectors",
+        "index int, vector array<float>",
+        ("index",),
+        "newest vectors of the items; the last place is the bias",
+    ),
+    TableSpec(
+        "ranker_examples",
+        "",
+        ("split", "user_index", "item_index", "cut"),
+        "candidates with codes and target for the ranker, shuffled, in equal row groups, a folder a split",
+    ),
+    TableSpec("ranker", "", (), "DeepFM weights (safetensors), its spec, curves (files)", kind="files"),
+    TableSpec(
+        "metrics",
+        "model string, split string, slice string, metric string, k int, value double, users bigint",
+        ("model", "split", "slice", "metric", "k"),
+        "offline figures and the number of users behind each",
+    ),
+    TableSpec(
+        "top_n",
+        "user_id string, rank int, item_id string, score float, source string, reason string, "
+        "retrieval_run string, ranker_run string",
+        ("user_id", "rank"),
+        "the published lists",
+    ),
+    TableSpec("report", "", (), "the night's page (report.html)", kind="files"),
+]
+
+TABLES: dict[str, TableSpec] = {spec.name: spec for spec in _ALL}

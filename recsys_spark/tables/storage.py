@@ -1,0 +1,155 @@
+"""Small files on any file system that the root may live on: read, write in one step, list, delete.
+
+Data goes through Spark, Petastorm or Arrow; this port is for manifests, pointers, locks and model files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from recsys_spark.errors import RecsysError
+
+
+class Storage:
+    """Access to one root folder by relative paths.
+
+    Parameters
+    ----------
+    root : str
+        A local path, or a URI of scheme file, hdfs, s3 or s3a.
+    """
+
+    def __init__(self, root: str) -> None:
+        if "://" not in root and not root.startswith("file:"):
+            root = Path(root).expanduser().absolute().as_uri()
+        self.uri = root.rstrip("/")
+        try:
+            self.fs, base = fs.FileSystem.from_uri(self.uri.replace("s3a://", "s3://", 1))
+        except (OSError, ValueError) as error:
+            raise RecsysError(
+                f"cannot open {root!r} ({error})", "setting 'root'", "Use a path or URI."
+            ) from error
+        self.base = base.rstrip("/")
+        self.is_local = isinstance(self.fs, fs.LocalFileSystem)
+
+    def path(self, relative: str = "") -> str:
+        """Path inside the file system."""
+        return f"{self.base}/{relative}" if relative else self.base
+
+    def url(self, relative: str) -> str:
+        """URI for Spark and Petastorm."""
+        return f"{self.uri}/{relative}"
+
+    def exists(self, relative: str) -> bool:
+        """Tell whether a file or folder is there."""
+        return bool(self.fs.get_file_info(self.path(relative)).type != fs.FileType.NotFound)
+
+    def names(self, relative: str, kind: str = "any") -> list[str]:
+        """Sorted names in a folder; an absent folder has none."""
+        selector = fs.FileSelector(self.path(relative), allow_not_found=True)
+        wanted = {"file": [fs.FileType.File], "folder": [fs.FileType.Directory]}.get(kind)
+        infos = self.fs.get_file_info(selector)
+        return sorted(info.base_name for info in infos if wanted is None or info.type in wanted)
+
+    def files(self, relative: str) -> list[tuple[str, int]]:
+        """All files below a folder with their sizes; names beginning with _ or . are left out."""
+        selector = fs.FileSelector(self.path(relative), recursive=True, allow_not_found=True)
+        start = len(self.path(relative)) + 1
+        found = [
+            (info.path[start:], info.size)
+            for info in self.fs.get_file_info(selector)
+            if info.type == fs.FileType.File
+        ]
+        return sorted(each for each in found if not any(p.startswith(("_", ".")) for p in each[0].split("/")))
+
+    def make_folder(self, relative: str) -> None:
+        """Make a folder and its parents."""
+        self.fs.create_dir(self.path(relative), recursive=True)
+
+    def delete_folder(self, relative: str) -> None:
+        """Delete a folder with all in it; an absent one is fine."""
+        if self.exists(relative):
+            self.fs.delete_dir(self.path(relative))
+
+    def read_bytes(self, relative: str) -> bytes:
+        """Whole content of a file."""
+        with self.fs.open_input_stream(self.path(relative)) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, relative: str, content: bytes) -> None:
+        """Replace a file in one step: a reader sees the old content or the new, never a part."""
+        target = self.path(relative)
+        self.fs.create_dir(os.path.dirname(target), recursive=True)
+        if self.is_local:
+            _replace_local(target, content)
+            return
+        with self.fs.open_output_stream(target) as stream:  # object stores show a file when it is complete
+            stream.write(content)
+
+    def create_bytes(self, relative: str, content: bytes) -> bool:
+        """Make a file only where none is; tell whether this call made it."""
+        target = self.path(relative)
+        self.fs.create_dir(os.path.dirname(target), recursive=True)
+        if not self.is_local:
+            if self.exists(relative):
+                return False
+            self.write_bytes(relative, content)
+            return True
+        temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+        Path(temporary).write_bytes(content)
+        try:
+            os.link(temporary, target)  # fails when the name is taken, and shows the whole content at once
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
+    def delete_file(self, relative: str) -> None:
+        """Delete a file; an absent one is fine."""
+        if self.exists(relative):
+            self.fs.delete_file(self.path(relative))
+
+    def read_json(self, relative: str) -> Any:
+        """Content of a JSON file.
+
+        Raises
+        ------
+        RecsysError
+            The file is torn or no JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(relative))
+        except ValueError as error:
+            raise RecsysError(
+                "not readable as JSON", self.url(relative), "Delete it and run again."
+            ) from error
+
+    def write_json(self, relative: str, value: Any) -> None:
+        """Write a JSON file in one step."""
+        self.write_bytes(relative, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _replace_local(target: str, content: bytes) -> None:
+    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+    folder = os.open(os.path.dirname(target), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,245 @@
+"""Runs of tables: write to a folder of one's own, check what was written, then move the pointer.
+
+<root>/<table>/dt=YYYY-MM-DD/run=<run id>/part-*.parquet   written once, never changed
+<root>/<table>/dt=YYYY-MM-DD/run=<run id>/_manifest.json   written last: without it the run is not complete
+<root>/<table>/dt=YYYY-MM-DD/_current.json                 which run readers see; replaced in one step
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from recsys_spark.errors import RecsysError
+from recsys_spark.tables.manifest import FileEntry, Manifest, run_folder
+from recsys_spark.tables.schema import TABLES
+from recsys_spark.tables.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+MANIFEST = "_manifest.json"
+POINTER = "_current.json"
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a stage knows of its outputs before it writes them; see ``Manifest`` for the meaning."""
+
+    dt: str
+    run_id: str
+    stage: str
+    fingerprint: str
+    settings_hash: str
+    code_version: str
+    inputs: dict[str, str]
+
+
+class TableStore:
+    """All tables below one root.
+
+    Parameters
+    ----------
+    root : str
+        A path or URI; see ``Storage``.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.storage = Storage(root)
+
+    # ------------------------------------------------------------ reading
+    def current(self, table: str, dt: str) -> Manifest | None:
+        """Manifest of the run that readers of a day see, or None before the first one."""
+        pointer = f"{table}/dt={dt}/{POINTER}"
+        if not self.storage.exists(pointer):
+            return None
+        return self.manifest(table, dt, self.storage.read_json(pointer)["run_id"])
+
+    def manifest(self, table: str, dt: str, run_id: str) -> Manifest:
+        """Manifest of a complete run.
+
+        Raises
+        ------
+        RecsysError
+            The run is not complete.
+        """
+        path = f"{run_folder(table, dt, run_id)}/{MANIFEST}"
+        if not self.storage.exists(path):
+            raise RecsysError("the run is not complete", self.storage.url(path), "Run the stage again.")
+        return Manifest.from_json(self.storage.read_json(path))
+
+    def need(self, table: str, dt: str) -> Manifest:
+        """Manifest of the current run of a day, which must be there."""
+        found = self.current(table, dt)
+        if found is None:
+            raise RecsysError(
+                f"no table '{table}' for {dt}",
+                self.storage.url(table),
+                f"Run the stage that writes it first, or 'recsys-spark run --date {dt}'.",
+            )
+        return found
+
+    def runs(self, table: str, dt: str) -> list[Manifest]:
+        """Complete runs of a day, the oldest first."""
+        folder = f"{table}/dt={dt}"
+        ids = [name.removeprefix("run=") for name in self.storage.names(folder, "folder")]
+        complete = [i for i in ids if self.storage.exists(f"{run_folder(table, dt, i)}/{MANIFEST}")]
+        return sorted((self.manifest(table, dt, i) for i in complete), key=lambda m: (m.created_at, m.run_id))
+
+    def finished(self, table: str, dt: str, fingerprint: str) -> Manifest | None:
+        """Complete run that carries a fingerprint: the current one if it does, else the newest that does."""
+        current = self.current(table, dt)
+        if current is not None and current.fingerprint == fingerprint:
+            return current
+        matching = [each for each in self.runs(table, dt) if each.fingerprint == fingerprint]
+        return matching[-1] if matching else None
+
+    def days(self, table: str) -> list[str]:
+        """Days that have a folder, the oldest first."""
+        return sorted(name.removeprefix("dt=") for name in self.storage.names(table, "folder"))
+
+    def latest(self, table: str, until: str | None = None) -> Manifest | None:
+        """Newest day's current run, at or before ``until``."""
+        for dt in reversed([day for day in self.days(table) if until is None or day <= until]):
+            found = self.current(table, dt)
+            if found is not None:
+                return found
+        return None
+
+    def read(self, spark: SparkSession, manifest: Manifest) -> DataFrame:
+        """Rows of one run, as Spark sees them; the folder's names add no columns."""
+        return spark.read.option("recursiveFileLookup", "true").parquet(self.storage.url(manifest.folder))
+
+    def read_part(self, spark: SparkSession, manifest: Manifest, part: str) -> DataFrame:
+        """Rows of one sub-folder of a run, such as ``split=train``."""
+        return spark.read.parquet(self.storage.url(f"{manifest.folder}/{part}"))
+
+    def file_urls(self, manifest: Manifest, part: str = "") -> list[str]:
+        """URLs of a run's data files below a sub-folder, in order of name."""
+        return [
+            self.storage.url(f"{manifest.folder}/{f.name}") for f in manifest.files if f.name.startswith(part)
+        ]
+
+    # ------------------------------------------------------------ writing
+    def folder(self, table: str, stamp: Stamp) -> str:
+        """Run folder that a stage writes to, relative to the root."""
+        return run_folder(table, stamp.dt, stamp.run_id)
+
+    def write(
+        self,
+        frame: DataFrame,
+        table: str,
+        stamp: Stamp,
+        expected_rows: int | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Manifest:
+        """Write rows, read them back, and seal the run; the pointer stays where it is. See ``seal``.
+
+        Raises
+        ------
+        RecsysError
+            The table's schema is not what its spec says, or the rows read back are not the rows written.
+        """
+        _check_schema(frame, table)
+        folder = self.folder(table, stamp)
+        frame.write.mode("overwrite").parquet(self.storage.url(folder))
+        return self.seal(frame.sparkSession, table, stamp, expected_rows, extra)
+
+    def seal(
+        self,
+        spark: SparkSession | None,
+        table: str,
+        stamp: Stamp,
+        expected_rows: int | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> Manifest:
+        """Check a written run folder and write its manifest, which makes the run complete.
+
+        Parameters
+        ----------
+        spark : SparkSession or None
+            Reads rows back; not needed for a table of files.
+        expected_rows : int, optional
+            Rows that the writer counted.
+        extra : dict, optional
+            Facts that the next stage needs, kept in the manifest.
+        """
+        folder = self.folder(table, stamp)
+        rows, files = 0, [FileEntry(name, size) for name, size in self.storage.files(folder)]
+        if TABLES[table].kind == "rows":
+            files = [self._with_rows(folder, each) for each in files]
+            rows = sum(each.rows for each in files)
+            if spark is None:
+                raise ValueError("a table of rows is read back by Spark")
+            schema, counted, content_hash = _read_back(spark, self.storage.url(folder))
+            meant = rows if expected_rows is None else expected_rows
+            if not meant == counted == rows:
+                raise RecsysError(
+                    f"{meant} rows were meant, the footers say {rows} and {counted} can be read",
+                    self.storage.url(folder),
+                    "Nothing was published; check the storage and run the stage again.",
+                )
+        else:
+            schema, content_hash = "", self._hash_files(folder, files)
+        manifest = Manifest(
+            table=table,
+            dt=stamp.dt,
+            run_id=stamp.run_id,
+            stage=stamp.stage,
+            rows=rows,
+            bytes=sum(each.bytes for each in files),
+            content_hash=content_hash,
+            schema=schema,
+            fingerprint=stamp.fingerprint,
+            inputs=stamp.inputs,
+            settings_hash=stamp.settings_hash,
+            code_version=stamp.code_version,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            files=files,
+            extra=extra or {},
+        )
+        self.storage.write_json(f"{folder}/{MANIFEST}", manifest.to_json())
+        return manifest
+
+    def point(self, manifest: Manifest) -> None:
+        """Let readers of the manifest's day see its run, in one step."""
+        self.storage.write_json(f"{manifest.table}/dt={manifest.dt}/{POINTER}", {"run_id": manifest.run_id})
+
+    def _with_rows(self, folder: str, entry: FileEntry) -> FileEntry:
+        with self.storage.fs.open_input_file(self.storage.path(f"{folder}/{entry.name}")) as stream:
+            return FileEntry(entry.name, entry.bytes, pq.ParquetFile(stream).metadata.num_rows)
+
+    def _hash_files(self, folder: str, files: list[FileEntry]) -> str:
+        digest = hashlib.sha256()
+        for each in files:
+            digest.update(each.name.encode() + b"\0" + self.storage.read_bytes(f"{folder}/{each.name}"))
+        return digest.hexdigest()[:32]
+
+
+def _check_schema(frame: DataFrame, table: str) -> None:
+    wanted = TABLES[table].schema
+    if not wanted:
+        return
+    have = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
+    if have != wanted:
+        raise RecsysError(
+            f"columns are ({have})", f"table '{table}'", f"They must be ({wanted}): a fault of the code."
+        )
+
+
+def _read_back(spark: SparkSession, url: str) -> tuple[str, int, str]:
+    """Schema, row count and order-free content hash of a written folder."""
+    from pyspark.sql import functions as F
+
+    frame = spark.read.option("recursiveFileLookup", "true").parquet(url)
+    row_hash = F.xxhash64(*[F.col(f"`{name}`") for name in sorted(frame.columns)])
+    result = frame.agg(
+        F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("total")
+    ).collect()[0]
+    schema = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
+    digest = hashlib.sha256(f"{result['rows']} {result['total']} {sorted(schema.split(', '))}".encode())
+    return schema, result["rows"], digest.hexdigest()[:32]

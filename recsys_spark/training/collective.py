@@ -1,0 +1,95 @@
+"""What ranks do together. The only place that names Horovod; a world of one needs neither it nor a launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Collective(Protocol):
+    """A world of ranks."""
+
+    rank: int
+    size: int
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over ranks of a dense tensor, the same on every rank."""
+
+    def sum_sparse(self, gradient: Tensor) -> Tensor:
+        """Sum over ranks of a sparse row gradient [rows, D], coalesced; only touched rows travel."""
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Give every rank the first rank's parameters and buffers."""
+
+    def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
+        """Optimizer that averages dense gradients over ranks before its step."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+
+class Alone:
+    """World of one process."""
+
+    rank, size = 0, 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Nothing to add."""
+        return values
+
+    def sum_sparse(self, gradient: Tensor) -> Tensor:
+        """Coalesce."""
+        return gradient.coalesce()
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Nobody else is there."""
+
+    def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
+        """Return the optimizer as it is."""
+        return optimizer
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+
+class HorovodWorld:
+    """Ranks that a Horovod launcher started."""
+
+    def __init__(self) -> None:
+        import horovod.torch as hvd
+
+        hvd.init()
+        self._hvd = hvd
+        self.rank, self.size = int(hvd.rank()), int(hvd.size())
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Allreduce."""
+        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)
+        return reduced
+
+    def sum_sparse(self, gradient: Tensor) -> Tensor:
+        """Allgather the rows that each rank touched, and add them up in the order of ranks."""
+        mine = gradient.coalesce()
+        indices = self._hvd.allgather(mine.indices()[0].contiguous())
+        values = self._hvd.allgather(mine.values().contiguous())
+        return torch.sparse_coo_tensor(indices.unsqueeze(0), values, gradient.shape).coalesce()
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Broadcast the state from rank 0."""
+        self._hvd.broadcast_parameters(module.state_dict(), root_rank=0)
+
+    def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
+        """Horovod's DistributedOptimizer."""
+        return self._hvd.DistributedOptimizer(optimizer, named_parameters=list(named))
+
+    def barrier(self) -> None:
+        """Horovod's barrier."""
+        self._hvd.barrier()
+
+
+def connect(launcher: str) -> Collective:
+    """World for a process that this launcher (``local``, ``horovodrun`` or ``spark``) started."""
+    return Alone() if launcher == "local" else HorovodWorld()

@@ -1,0 +1,75 @@
+"""Fits the ranker: the number of epochs is chosen on the validation window, then all label windows are used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from recsys_spark import columns as c
+from recsys_spark.config import Ranker
+from recsys_spark.models.deepfm import DeepFMSpec
+from recsys_spark.models.fields import FieldTables, as_tensors
+from recsys_spark.streaming import ExampleStream, sample_rows, shards
+from recsys_spark.tables.arrays import by_index, read_parquet
+from recsys_spark.tables.storage import Storage
+from recsys_spark.training.checkpoint import Checkpoints
+from recsys_spark.training.collective import Collective
+from recsys_spark.training.jobs.retrieval import _plain
+from recsys_spark.training.loop import Log, best_epoch, fit
+from recsys_spark.training.tasks.ranker import RankerTask
+
+
+def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
+    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``."""
+    settings = Ranker.model_validate(job["settings"])
+    fields = FieldTables(
+        as_tensors(_tables(storage, job["user_features"], job["user_fields"], job["users"])),
+        as_tensors(_tables(storage, job["item_features"], job["item_fields"], job["items"])),
+    )
+    spec = DeepFMSpec(
+        sizes=job["sizes"],
+        lengths=fields.lengths,
+        numbers=len(job["numbers"]),
+        buckets=settings.buckets,
+        dim=settings.dim,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+    )
+    columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
+
+    def stream(files: list[list[Any]]) -> ExampleStream:
+        mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[
+            collective.rank
+        ]
+        return ExampleStream(mine, columns, settings.batch_size, settings.seed, collective.rank)
+
+    def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
+        rows = sample_rows(files[0][0], job["numbers"])
+        sample = torch.from_numpy(np.stack([rows[name] for name in job["numbers"]], axis=1))
+        return RankerTask(spec, fields, job["numbers"], sample, validation, settings, collective)
+
+    def checkpoints(phase: str) -> Checkpoints:
+        return Checkpoints(storage, f"{job['checkpoints']}/{phase}", settings.keep_checkpoints)
+
+    train, both = job["train_files"], [*job["train_files"], *job["valid_files"]]
+    choosing = task(train, stream(job["valid_files"]))
+    curve = fit(choosing, stream(train), collective, settings, checkpoints("choose"), log, "ranker")
+    epochs = best_epoch(curve, choosing.metric)
+    final = task(both, None)
+    again = fit(final, stream(both), collective, settings, checkpoints("refit"), log, "ranker refit", epochs)
+    curves = {"train": curve, "train + valid": again}
+    if collective.rank == 0:
+        weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
+        storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
+        storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
+        storage.write_json(
+            f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": _plain(curves)}
+        )
+
+
+def _tables(storage: Storage, folder: str, names: list[str], size: int) -> list[object]:
+    features = read_parquet(storage, folder)
+    return [by_index(features, name, size) for name in names]

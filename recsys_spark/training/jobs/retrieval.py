@@ -1,0 +1,87 @@
+"""Fits one snapshot of the retrieval model a cut; the first chooses the number of epochs, the others use it."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from recsys_spark import columns as c
+from recsys_spark.config import Retrieval
+from recsys_spark.ragged import Rows
+from recsys_spark.streaming import ExampleStream, shards
+from recsys_spark.tables.arrays import read_parquet, save_array
+from recsys_spark.tables.storage import Storage
+from recsys_spark.training.checkpoint import Checkpoints
+from recsys_spark.training.collective import Collective
+from recsys_spark.training.loop import Log, best_epoch, fit
+from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
+
+
+def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
+    """Train all snapshots; rank 0 writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
+    settings = Retrieval.model_validate(job["settings"])
+    validation = _validation(storage, job["validation"])
+    epochs: int | None = None
+    curves: dict[str, Any] = {}
+    for snapshot in job["snapshots"]:
+        tag = f"retrieval {snapshot['cut']}"
+        task = _task(job, snapshot, storage, validation, settings, collective)
+        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[
+            collective.rank
+        ]
+        stream = ExampleStream(mine, COLUMNS, settings.batch_size, settings.seed, collective.rank)
+        checkpoints = Checkpoints(
+            storage, f"{job['checkpoints']}/{snapshot['cut']}", settings.keep_checkpoints
+        )
+        curve = fit(task, stream, collective, settings, checkpoints, log, tag, epochs)
+        curves[snapshot["cut"]] = curve
+        epochs = epochs or best_epoch(curve, task.metric)
+        if collective.rank == 0:
+            user, item = task.model.vectors()
+            save_array(storage, f"{job['output']}/user_vectors.{snapshot['cut']}.npy", user.numpy())
+            save_array(storage, f"{job['output']}/item_vectors.{snapshot['cut']}.npy", item.numpy())
+    if collective.rank == 0:
+        storage.write_json(
+            f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": _plain(curves)}
+        )
+
+
+def _task(
+    job: dict[str, Any],
+    snapshot: dict[str, Any],
+    storage: Storage,
+    validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows],
+    settings: Retrieval,
+    collective: Collective,
+) -> RetrievalTask:
+    stats = read_parquet(storage, job["item_stats"], [("cut", "=", snapshot["cut"])])
+    counts = {name: np.zeros(job["items"], dtype=np.int64) for name in ("events", "recent_events")}
+    for name, values in counts.items():
+        values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
+    return RetrievalTask(
+        job["users"],
+        job["items"],
+        counts["events"],
+        counts["recent_events"],
+        snapshot["time"],
+        validation,
+        settings,
+        collective,
+    )
+
+
+def _validation(storage: Storage, path: str) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows]:
+    with np.load(BytesIO(storage.read_bytes(path))) as saved:
+        seen = Rows(saved["seen_indptr"], saved["seen"])
+        return saved["users"], seen, Rows(saved["truth_indptr"], saved["truth"])
+
+
+def _plain(curves: dict[str, Any]) -> dict[str, Any]:
+    """Curves without the figures of the machine, so that equal runs write equal files."""
+    machine = ("samples_per_second", "wait_share")
+    return {
+        cut: [{k: v for k, v in point.items() if k not in machine} for point in curve]
+        for cut, curve in curves.items()
+    }

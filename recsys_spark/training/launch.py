@@ -1,0 +1,99 @@
+"""Starts the ranks of a training job: one process, horovodrun on hosts, or horovod.spark on the executors."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_spark.config import Launch
+from recsys_spark.errors import RecsysError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_PREFIX = re.compile(r"^\[\d+,\d+\]<std(out|err)>:")
+_NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
+
+
+def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
+    """Run a job on ``settings.ranks`` processes and wait for it.
+
+    Raises
+    ------
+    RecsysError
+        A rank failed; the message holds the last lines that it wrote.
+    """
+    if settings.launcher == "spark":
+        _on_executors(spark, settings, root, job_file)
+        return
+    module = [sys.executable, "-m", "recsys_spark.training.worker", root, job_file]
+    if settings.launcher == "horovodrun":
+        program = Path(sys.executable).parent / "horovodrun"
+        hosts = ["-H", settings.hosts or f"localhost:{settings.ranks}"]
+        timeout = ["--start-timeout", str(settings.start_timeout)]
+        module = [str(program), "--gloo", "-np", str(settings.ranks), *hosts, *timeout, *module]
+    _stream(module, settings)
+
+
+def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
+    import horovod.spark
+
+    from recsys_spark.training.worker import main
+
+    sizes = horovod.spark.run(
+        main,
+        args=(root, job_file),
+        num_proc=settings.ranks,
+        start_timeout=settings.start_timeout,
+        env={**os.environ, **_environment(settings)},
+        use_gloo=True,
+        verbose=0,
+    )
+    if sizes != [settings.ranks] * settings.ranks:
+        raise RecsysError(f"ranks saw worlds of {sizes}", "launcher 'spark'", f"Expected {settings.ranks}.")
+
+
+def _environment(settings: Launch) -> dict[str, str]:
+    threads = str(settings.threads)
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _stream(command: list[str], settings: Launch) -> None:
+    """Run a command and pass its lines on."""
+    environment = {**os.environ, **_environment(settings)}
+    tail: list[str] = []
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for raw in process.stdout:
+                line = _PREFIX.sub("", raw.rstrip())
+                tail = [*tail[-30:], line]
+                if line and not any(noise in line for noise in _NOISE):
+                    print(f"    {line}", flush=True)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        errors = [line for line in tail if "recsys-spark:" in line or "Error" in line] or tail[-3:]
+        raise RecsysError(
+            f"a rank ended with code {process.returncode} ({' / '.join(errors[-2:])})",
+            f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
+            "Mend the cause and run again: it goes on from the last checkpoint.",
+        )

@@ -1,0 +1,205 @@
+"""Stages ``train-retrieval`` and ``train-ranker``: write the job, start the ranks, seal what they wrote."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_spark import columns as c
+from recsys_spark.config import Settings
+from recsys_spark.cuts import FINAL, cuts
+from recsys_spark.errors import RecsysError
+from recsys_spark.stage import Stage, Work
+from recsys_spark.tables import Manifest
+from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.histories import UserBlock
+from recsys_spark.training.launch import launch
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def train_retrieval(work: Work) -> list[Manifest]:
+    """Fit the retrieval model once a cut; write the snapshots, and the last one's vectors as tables."""
+    settings, store = work.settings, work.store
+    folder = store.folder("retrieval_model", work.stamp)
+    validation = f"{_scratch(work)}/validation.npz"
+    store.storage.write_bytes(validation, _validation(work))
+    examples = work.inputs["examples"]
+    snapshots, splits = [], ["train"]
+    for each in cuts(work.dt, settings.split):
+        files = [entry for split in splits for entry in _files(work, examples, f"{c.SPLIT}={split}/")]
+        snapshots.append({"cut": each.name, "time": each.time, "files": files})
+        splits.append(each.name)
+    job = {
+        **_common(work, "retrieval", folder),
+        "settings": settings.retrieval.model_dump(mode="json"),
+        "validation": validation,
+        "snapshots": snapshots,
+        "item_stats": work.inputs["item_stats"].folder,
+    }
+    _train(work, job)
+    model = store.seal(None, "retrieval_model", work.stamp)
+    return [model, *[_vectors(work, side, folder) for side in ("user", "item")]]
+
+
+def train_ranker(work: Work) -> list[Manifest]:
+    """Fit the ranker on the candidates of the label windows."""
+    store, settings = work.store, work.settings
+    examples = work.inputs["ranker_examples"]
+    spec = store.storage.read_json(f"{work.inputs['feature_spec'].folder}/spec.json")
+    fields = {
+        side: [feature.name for feature in getattr(settings.features, side) if feature.ranker]
+        for side in ("user", "item")
+    }
+    sizes = [spec[side][name]["size"] for side in ("user", "item") for name in fields[side]]
+    describes = {
+        "user_fields": fields["user"],
+        "item_fields": fields["item"],
+        "numbers": examples.extra["numbers"],
+        "negative_share": settings.ranker.negative_share,
+        "retrieval_run": work.inputs["retrieval_model"].run_id,
+    }
+    job = {
+        **_common(work, "ranker", store.folder("ranker", work.stamp)),
+        "settings": settings.ranker.model_dump(mode="json"),
+        "train_files": _files(work, examples, f"{c.SPLIT}=train/"),
+        "valid_files": _files(work, examples, f"{c.SPLIT}=valid/"),
+        "user_features": work.inputs["user_features"].folder,
+        "item_features": work.inputs["item_features"].folder,
+        "user_fields": fields["user"],
+        "item_fields": fields["item"],
+        "sizes": sizes,
+        "numbers": examples.extra["numbers"],
+        "describes": describes,
+    }
+    for split in ("train", "valid"):
+        if not job[f"{split}_files"]:
+            raise RecsysError(
+                f"no candidates in split '{split}'", "table 'ranker_examples'", "Widen the windows."
+            )
+    _train(work, job)
+    return [store.seal(None, "ranker", work.stamp)]
+
+
+def _common(work: Work, kind: str, output: str) -> dict[str, Any]:
+    launch_settings = work.settings.launch
+    storage = work.store.storage
+    logs = storage.path(f"_logs/dt={work.dt}/{kind}-{work.stamp.run_id}") if storage.is_local else ""
+    return {
+        "kind": kind,
+        "output": output,
+        "launcher": launch_settings.launcher,
+        "ranks": launch_settings.ranks,
+        "threads": launch_settings.threads,
+        "checkpoints": f"_checkpoints/{kind}-{work.stamp.fingerprint}",
+        "log_folder": logs,
+        "users": _size(work, "user_ids"),
+        "items": _size(work, "item_ids"),
+    }
+
+
+def _train(work: Work, job: dict[str, Any]) -> None:
+    storage = work.store.storage
+    job_file = f"{_scratch(work)}/{job['kind']}.json"
+    storage.write_json(job_file, job)
+    launch(work.spark, work.settings.launch, storage.uri, job_file)
+    storage.delete_folder(job["checkpoints"])
+    storage.delete_folder(_scratch(work))
+
+
+def _scratch(work: Work) -> str:
+    return f"_jobs/{work.stamp.stage}-{work.stamp.run_id}"
+
+
+def _size(work: Work, table: str) -> int:
+    """Rows of the vector tables: indexes are 0 … rows + 1, with padding and unknown."""
+    return work.inputs[table].rows + c.FIRST_INDEX
+
+
+def _files(work: Work, manifest: Manifest, part: str) -> list[list[Any]]:
+    """URL and rows of a split's files, in order of name."""
+    return [
+        [work.store.storage.url(f"{manifest.folder}/{entry.name}"), entry.rows]
+        for entry in manifest.files
+        if entry.name.startswith(part) and entry.rows
+    ]
+
+
+def _validation(work: Work) -> bytes:
+    """Users for the first snapshot's ranking: a stable sample with new items in the window after its cut."""
+    first = cuts(work.dt, work.settings.split)[0]
+    folder = work.inputs["histories"].folder
+    block = UserBlock.from_arrow(read_parquet(work.store.storage, folder))
+    seen, later = (
+        block.before(first.time).distinct_items(),
+        block.between(first.time, first.until).distinct_items(),
+    )
+    rows = np.array(
+        [r for r in range(len(block)) if len(seen.row(r)) and len(np.setdiff1d(later.row(r), seen.row(r)))]
+    )
+    draw = np.random.default_rng(work.settings.retrieval.seed)
+    rows = np.sort(draw.permutation(rows)[: work.settings.retrieval.validation_users]).astype(np.int64)
+    kept = [seen.row(r) for r in rows], [np.setdiff1d(later.row(r), seen.row(r)) for r in rows]
+    arrays: dict[str, Any] = {"users": block.users[rows].astype(np.int64)}
+    for name, lists in zip(("seen", "truth"), kept, strict=True):
+        arrays[name] = np.concatenate([np.zeros(0, np.int32), *lists]).astype(np.int32)
+        arrays[f"{name}_indptr"] = np.cumsum([0, *[len(each) for each in lists]])
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _vectors(work: Work, side: str, folder: str) -> Manifest:
+    """The last snapshot's vectors as a table for whoever wants them."""
+    storage = work.store.storage
+    values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
+    table = f"{side}_vectors"
+    flat = pa.array(values.reshape(-1))
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat
+    )
+    rows = pa.table({c.INDEX: pa.array(np.arange(len(values), dtype=np.int32)), c.VECTOR: lists})
+    target = work.store.folder(table, work.stamp)
+    storage.make_folder(target)
+    with storage.fs.open_output_stream(storage.path(f"{target}/part-00000.parquet")) as stream:
+        pq.write_table(rows, stream)
+    return work.store.seal(work.spark, table, work.stamp, len(values))
+
+
+def _ranks(spark: SparkSession, settings: Settings) -> dict[str, int]:
+    """The number of ranks changes the last digits of the weights; how they are launched does not."""
+    return {"ranks": settings.launch.ranks}
+
+
+RETRIEVAL_STAGE = Stage(
+    name="train-retrieval",
+    does="matrix factorization, one snapshot of vectors a cut",
+    run=train_retrieval,
+    sections=("split", "retrieval"),
+    inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),
+    outputs=("retrieval_model", "user_vectors", "item_vectors"),
+    sources=_ranks,
+)
+
+RANKER_STAGE = Stage(
+    name="train-ranker",
+    does="DeepFM over the candidates of the label windows",
+    run=train_ranker,
+    sections=("split", "features", "ranker"),
+    inputs=(
+        "ranker_examples",
+        "retrieval_model",
+        "user_features",
+        "item_features",
+        "feature_spec",
+        "user_ids",
+        "item_ids",
+    ),
+    outputs=("ranker",),
+    sources=_ranks,
+)

@@ -1,0 +1,115 @@
+"""DeepFM over candidates: log loss on the validation window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys_spark import columns as c
+from recsys_spark.config import Ranker
+from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
+from recsys_spark.models.fields import FieldTables
+from recsys_spark.models.losses import binary_cross_entropy
+from recsys_spark.streaming import ExampleStream
+from recsys_spark.streaming.reader import ROW_WEIGHT
+from recsys_spark.training.collective import Collective
+
+
+class RankerTask:
+    """See ``training.loop.Task``.
+
+    Parameters
+    ----------
+    spec : DeepFMSpec
+    fields : FieldTables
+    numbers : list of str
+        Columns of the pair features.
+    sample : float32 [B, numbers]
+        Training rows that the bucket edges are fitted on (rank 0's are used everywhere).
+    validation : ExampleStream or None
+        This rank's rows of the validation window.
+    settings : Ranker
+    collective : Collective
+    """
+
+    metric = "minus_logloss"
+
+    def __init__(
+        self,
+        spec: DeepFMSpec,
+        fields: FieldTables,
+        numbers: list[str],
+        sample: Tensor,
+        validation: ExampleStream | None,
+        settings: Ranker,
+        collective: Collective,
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.model = DeepFM(spec)
+        self.model.fit_numbers(sample)
+        collective.broadcast(self.model)
+        self.fields, self.numbers, self.validation = fields, numbers, validation
+        self.collective, self.seed = collective, settings.seed
+        self.adam = collective.wrap(_adamw(self.model, settings), self.model.named_parameters())
+
+    def begin(self, epoch: int) -> None:
+        """Dropout of an epoch follows from the seed, the epoch and the rank."""
+        seed = np.random.SeedSequence([self.seed, epoch, self.collective.rank]).generate_state(1)[0]
+        torch.manual_seed(int(seed))
+
+    def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
+        """One step of the logistic loss."""
+        self.model.train()
+        self.adam.zero_grad()
+        weight = batch[ROW_WEIGHT]
+        loss = binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight)
+        (loss / weight.sum().clamp_min(1.0)).backward()
+        self.adam.step()
+        return float(loss.detach()), float(weight.sum())
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Minus the mean log loss of the validation rows: a sum and a count over all ranks."""
+        if self.validation is None:
+            return 0.0
+        self.model.eval()
+        sums = torch.zeros(2, dtype=torch.float64)
+        for batch in self.validation.epoch(0, shuffle=False):
+            weight = batch[ROW_WEIGHT]
+            sums[0] += float(binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight))
+            sums[1] += float(weight.sum())
+        sums = self.collective.sum(sums)
+        return -float(sums[0] / sums[1].clamp_min(1))
+
+    def _logits(self, batch: dict[str, Tensor]) -> Tensor:
+        codes = self.fields.codes(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
+        logits: Tensor = self.model(codes, torch.stack([batch[name] for name in self.numbers], dim=1).float())
+        return logits
+
+    def weights(self) -> dict[str, Tensor]:
+        """Parameters and bucket edges."""
+        return dict(self.model.state_dict())
+
+    def state(self) -> dict[str, Any]:
+        """Optimizer."""
+        return {"adam": self.adam.state_dict()}
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
+        """Take weights and state back."""
+        self.model.load_state_dict(weights)
+        if state is not None:
+            self.adam.load_state_dict(state["adam"])
+
+
+def _adamw(model: DeepFM, settings: Ranker) -> torch.optim.AdamW:
+    """Embeddings shrink strongly (they overfit within an epoch otherwise), the deep part lightly."""
+    embeddings = [model.embedding.weight, model.first.weight]
+    groups = [
+        {"params": embeddings, "weight_decay": settings.embedding_decay},
+        {"params": list(model.deep.parameters()), "weight_decay": settings.deep_decay},
+        {"params": [model.intercept], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)

@@ -1,0 +1,60 @@
+"""Package definition of recsys_spark.
+
+The base requirements are what every Spark executor needs, and are kept few on purpose: each one
+costs install time on every machine of a cluster. The rest lives in extras. Exact versions of
+everything, transitive packages included, are in ``constraints.txt``; the ranges here only state
+what is known not to work.
+
+    pip install -c constraints.txt .            # the Spark side
+    pip install -c constraints.txt .[train]     # + training (Horovod must be built first: `make setup`)
+    make setup                                  # all of it, into .venv
+"""
+
+from setuptools import find_packages, setup
+
+SPARK = [
+    "pyspark>=4.0,<4.1",  # 4.1 wants pyarrow >= 15, which Petastorm cannot use
+    "pyarrow>=14.0.2,<15",
+    "numpy>=1.26,<2",  # pyarrow 14 is built against NumPy 1
+    "pandas>=2.2,<3",
+    "pydantic>=2.10",
+    "pyyaml>=6",
+    "typer>=0.15",
+    "rich>=13",
+    "psutil>=5.9",
+]
+
+TRAIN = [
+    "torch>=2.6",
+    "petastorm==0.12.1",  # 0.13.1 loses row groups without a word
+    "horovod==0.28.1",
+    "tensorboard>=2.18",
+    "safetensors>=0.4",
+    "scipy>=1.11",
+]
+
+REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
+
+TEST = ["pytest>=8", "hypothesis>=6.100", "chispa>=0.10", "ranx>=0.3.20", "implicit>=0.7.2"]
+
+NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "nbconvert>=7.16", "ipykernel>=6.29"]
+
+LINT = ["ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-psutil", "pandas-stubs>=2.2,<3"]
+
+EXTRAS = {"train": TRAIN, "report": REPORT, "test": TEST, "notebook": NOTEBOOK, "lint": LINT}
+
+setup(
+    name="recsys_spark",
+    version="0.1.0",
+    description="Nightly recommendation job: interaction logs in Parquet to published top-N tables",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires="==3.11.*",
+    # With an explicit root an editable install is a plain path entry: packages added later are found.
+    package_dir={"": "."},
+    packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
+    package_data={"": ["py.typed", "*.html", "*.yaml", "*.j2", "*.css"]},
+    install_requires=SPARK,
+    extras_require={**EXTRAS, "dev": sorted({req for reqs in EXTRAS.values() for req in reqs})},
+    entry_points={"console_scripts": ["recsys-spark = recsys_spark.cli:main"]},
+)
