@@ -10,12 +10,13 @@ import hashlib
 import json
 import os
 import re
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recsys_spark.errors import RecsysError
 
@@ -23,7 +24,7 @@ from recsys_spark.errors import RecsysError
 class Section(BaseModel):
     """A part of the settings tree: unknown keys are refused, values cannot be changed later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------- input
@@ -77,7 +78,9 @@ class Input(Section):
 class Clean(Section):
     """Rules that a row must pass."""
 
-    earliest: str = Field("1990-01-01", description="Events before this day are quarantined (time_range)")
+    earliest: str = Field(
+        "1990-01-01", description="Events before this day, of 1970 or later, are quarantined (time_range)"
+    )
     max_id_length: int = Field(256, ge=1, description="Longer ids are quarantined (id_form); characters")
     min_value: float | None = Field(
         None, description="Rows with a smaller value are quarantined (value_range)"
@@ -86,6 +89,17 @@ class Clean(Section):
         0.2, ge=0, le=1, description="Share of bad rows in one file above which nothing is published"
     )
 
+    @field_validator("earliest", mode="before")
+    @classmethod
+    def _a_day(cls, value: object) -> str:
+        try:
+            day = date.fromisoformat(str(value))  # YAML reads an unquoted day as a date
+        except ValueError as error:
+            raise ValueError("must be a day, YYYY-MM-DD") from error
+        if day.year < 1970:
+            raise ValueError("must not be before 1970-01-01")
+        return day.isoformat()
+
 
 class Split(Section):
     """Global time split, counted back from the end of the run's day."""
@@ -93,7 +107,7 @@ class Split(Section):
     valid_days: int = Field(28, ge=1, description="Days of the validation window, before the test window")
     test_days: int = Field(28, ge=1, description="Days of the test window, the newest")
     ranker_windows: int = Field(
-        3, ge=2, description="Label windows of valid_days for the ranker; the last is the validation window"
+        4, ge=2, description="Label windows of valid_days for the ranker; the last is the validation window"
     )
 
 
@@ -145,7 +159,8 @@ class Training(Section):
 class Retrieval(Training):
     """Matrix factorization with sampled softmax."""
 
-    epochs: int = Field(8, ge=1, description="Passes over the examples at most")
+    epochs: int = Field(3, ge=1, description="Passes over the examples at most")
+    refit_epochs: int = Field(1, ge=1, description="Passes of the refit at each later cut, on from the one before")
     learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
     dim: int = Field(64, ge=1, description="Length of the vectors")
     negatives: int = Field(
@@ -160,23 +175,23 @@ class Retrieval(Training):
 class Candidates(Section):
     """What the ranker is shown for a user."""
 
-    retrieved: int = Field(200, ge=1, description="New items by exact top-k of the retrieval model")
-    own: int = Field(300, ge=0, description="The user's own earlier items at most, where repeats are kept")
+    retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
+    own: int = Field(400, ge=0, description="The user's own earlier items at most, where repeats are kept")
 
 
 class Ranker(Training):
     """DeepFM over the candidates."""
 
-    epochs: int = Field(6, ge=1, description="Passes over the examples at most")
+    epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
     dim: int = Field(8, ge=1, description="Length of a field's embedding")
-    hidden: list[int] = Field([64, 32], description="Widths of the deep part's layers")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    hidden: list[int] = Field([128, 64], description="Widths of the deep part's layers")
+    dropout: float = Field(0.1, ge=0, lt=1)
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
-    embedding_decay: float = Field(5.0, ge=0, description="Decoupled weight decay of the embeddings")
-    deep_decay: float = Field(0.05, ge=0, description="Decoupled weight decay of the deep part")
+    embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
+    deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
     negative_share: float = Field(
-        0.25, gt=0, le=1, description="Share of the unlabelled candidates that is kept"
+        0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept"
     )
 
 
@@ -267,6 +282,21 @@ class Settings(Section):
     spark: Spark = Spark()
 
     @model_validator(mode="after")
+    def _feature_names(self) -> Settings:
+        for side, features in (("user", self.features.user), ("item", self.features.item)):
+            names = [feature.name for feature in features]
+            taken = {"index", "label", f"{side}_id"}
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise ValueError(f"features.{side}: '{name}' is there twice")
+                if name in taken or name.startswith(("attribute_", "__")) or not re.fullmatch(r"\w+", name):
+                    raise ValueError(
+                        f"features.{side}: '{name}' cannot be a name (letters, digits and _ only; "
+                        f"not {', '.join(sorted(taken))}, attribute_…, __…); give the input's column as 'column'"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _groups_are_features(self) -> Settings:
         categories = [f.name for f in self.features.item if f.kind == "category"]
         unknown = sorted(set(self.features.group) - set(categories))
@@ -302,7 +332,7 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
         raise RecsysError(
             f"cannot read the settings ({error.strerror})", str(path), "Check --config."
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise RecsysError(f"not valid YAML ({where})", str(path), "Mend the file.") from error
     if not isinstance(tree, dict):
@@ -353,7 +383,13 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise RecsysError(f"'{part}' of '{key}' has a value, not keys", "--set", "Check the key's path.")
-    tree[last] = yaml.safe_load(value)
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise RecsysError(
+            f"the value of '{override}' is not valid YAML ({where})", "--set", "Quote it."
+        ) from error
 
 
 def _with_variables(value: Any, where: str) -> Any:

@@ -46,6 +46,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
             builder = builder.config(key, value)
     fixed = {
         "spark.sql.session.timeZone": "UTC",
+        "spark.sql.ansi.enabled": "true",
         "spark.sql.shuffle.partitions": str(settings.spark.shuffle_partitions),
         "spark.sql.legacy.parquet.nanosAsLong": "true",
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",

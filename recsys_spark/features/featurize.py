@@ -12,10 +12,10 @@ from recsys_spark.features import encode, ids
 from recsys_spark.features.examples import write_examples
 from recsys_spark.features.histories import write_histories
 from recsys_spark.stage import Stage, Work
-from recsys_spark.tables import Manifest
+from recsys_spark.tables import TABLES, Manifest
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def featurize(work: Work) -> list[Manifest]:
@@ -112,25 +112,36 @@ def _item_stats(events: DataFrame, all_cuts: list[Cut], settings: Settings) -> D
 
     from pyspark.sql import functions as F
 
-    def before(cut: Cut) -> DataFrame:
-        known = events.where(F.col(c.TIME) < cut.time)
-        recent = F.col(c.TIME) >= cut.time - settings.features.recent_days * c.SECONDS_PER_DAY
-        per_user = known.groupBy(c.ITEM_INDEX, c.USER_INDEX).agg(
-            F.count(F.lit(1)).alias("n"),
-            F.sum(recent.cast("bigint")).alias("recent"),
-            F.min(c.TIME).alias("first_time"),
-            F.max(c.TIME).alias("last_time"),
-        )
-        stats = per_user.groupBy(c.ITEM_INDEX).agg(
-            F.sum("n").alias("events"),
-            F.sum("recent").alias("recent_events"),
-            F.count(F.lit(1)).alias("users"),
-            F.sum((F.col("n") > 1).cast("bigint")).alias("repeat_users"),
-            F.min("first_time").alias("first_time"),
-            F.max("last_time").alias("last_time"),
-        )
-        return stats.select(F.lit(cut.name).alias(c.CUT), "*")
+    recent_seconds = settings.features.recent_days * c.SECONDS_PER_DAY
 
+    def before(cut: Cut) -> DataFrame:
+        def since(seconds: int) -> Column:
+            return F.max((F.col(c.TIME) >= cut.time - seconds).cast("bigint"))
+
+        day = F.col(c.TIME) / c.SECONDS_PER_DAY
+        recent = F.col(c.TIME) >= cut.time - recent_seconds
+        earlier = ~recent & (F.col(c.TIME) >= cut.time - 4 * recent_seconds)
+        per_user = (
+            events.where(F.col(c.TIME) < cut.time)
+            .groupBy(c.ITEM_INDEX, c.USER_INDEX)
+            .agg(
+                F.count(F.lit(1)).alias("events"),
+                F.sum(recent.cast("bigint")).alias("recent_events"),
+                since(recent_seconds).alias("recent_users"),
+                since(recent_seconds // 4).alias("newest_users"),
+                F.max(earlier.cast("bigint")).alias("earlier_users"),
+                (F.floor(F.max(day)) > F.floor(F.min(day))).cast("bigint").alias("repeat_users"),
+                F.min(recent.cast("bigint")).alias("first_users"),
+                F.min(c.TIME).alias("first_time"),
+            )
+        )
+        summed = [name for name in per_user.columns if name not in (c.ITEM_INDEX, c.USER_INDEX, "first_time")]
+        stats = per_user.groupBy(c.ITEM_INDEX).agg(
+            F.count(F.lit(1)).alias("users"), *[F.sum(n).alias(n) for n in summed], F.min("first_time").alias("first_time")
+        )
+        return stats.select(F.lit(cut.name).alias(c.CUT), *stats_columns)
+
+    stats_columns = [part.split()[0] for part in TABLES["item_stats"].schema.split(", ")[1:]]
     union = reduce(lambda one, other: one.unionByName(other), [before(each) for each in all_cuts])
     return union.repartition(1).sortWithinPartitions(c.CUT, c.ITEM_INDEX)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 FIRST_BUCKET = 1  # 0 is "missing"
+FIRST_LOGIT = -2.0  # most candidates are not taken
 MOST_SAMPLED = 2**23  # torch.quantile takes no more
 
 
@@ -70,8 +71,8 @@ class DeepFM(nn.Module):
         self.register_buffer("edges", torch.zeros(spec.numbers, spec.buckets + 1))
         self.embedding = nn.Embedding(sum(sizes), spec.dim)
         self.first = nn.Embedding(sum(sizes), 1)
-        self.intercept = nn.Parameter(torch.zeros(1))
-        nn.init.normal_(self.embedding.weight, std=0.01)
+        self.intercept = nn.Parameter(torch.full((1,), FIRST_LOGIT))
+        nn.init.normal_(self.embedding.weight, std=0.05)
         nn.init.zeros_(self.first.weight)
         widths = [len(sizes) * spec.dim + spec.numbers, *spec.hidden]
         layers: list[nn.Module] = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.tables.histories import UserBlock
-from recsys_spark.scoring.pairs import Habit, habits, pair_features
+from recsys_spark.scoring.pairs import Past, pair_features, past_of
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.scoring.top_k import top_k
 
@@ -36,7 +36,9 @@ class Candidates:
     own: NDArray[np.bool_]
 
 
-def build_candidates(block: UserBlock, state: ItemState, now: int, retrieved: int, own: int) -> Candidates:
+def build_candidates(
+    block: UserBlock, state: ItemState, now: int, retrieved: int, own: int, recent_days: int
+) -> Candidates:
     """Candidates of users with at least one event; users without have none.
 
     Parameters
@@ -50,7 +52,9 @@ def build_candidates(block: UserBlock, state: ItemState, now: int, retrieved: in
     retrieved : int
         New items a user gets by exact top-k of the retrieval model.
     own : int
-        Own items a user keeps at most: those with the largest decayed count. 0 where repeats are hidden.
+        Own items a user keeps at most: those with most decayed days. 0 where repeats are hidden.
+    recent_days : int
+        Window of the recent counts.
     """
     seen = block.distinct_items()
     vectors = np.ascontiguousarray(state.user_vectors[block.users])
@@ -59,8 +63,8 @@ def build_candidates(block: UserBlock, state: ItemState, now: int, retrieved: in
     )
     has_past = np.diff(block.indptr) > 0
     new_items[~has_past] = -1
-    habit = habits(block, block.items.astype(np.int64), len(state.events), now)
-    own_rows, own_items = _most_used(habit, own)
+    past = past_of(block, len(state.events), now)
+    own_rows, own_items = _most_used(past, own)
     own_scores = np.einsum("cd,cd->c", vectors[own_rows], state.vectors[own_items])
     new_rows, place = np.nonzero(new_items >= 0)
     rows = np.concatenate([own_rows, new_rows])
@@ -70,14 +74,14 @@ def build_candidates(block: UserBlock, state: ItemState, now: int, retrieved: in
     order = np.lexsort((items, rows))
     rows, items, scores, is_own = rows[order], items[order], scores[order], is_own[order]
     rank = _rank_among(new_scores, rows, scores)
-    numbers = pair_features(block, habit, rows, items, scores, rank, state, now)
+    numbers = pair_features(past, rows, items, scores, rank, state, now, recent_days)
     return Candidates(rows, items, numbers, is_own)
 
 
-def _most_used(habit: Habit, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and items of each user's pairs with the largest decayed count; ties by the smaller item."""
-    rows, items = habit.code // habit.width, habit.code % habit.width
-    order = np.lexsort((items, -habit.decayed[90.0], rows))
+def _most_used(past: Past, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and items of each user's pairs with most decayed days; ties by the smaller item."""
+    rows, items = past.code // past.width, past.code % past.width
+    order = np.lexsort((items, -past.decayed, rows))
     rows, items = rows[order], items[order]
     start = np.searchsorted(rows, rows)  # first place of the same user
     keep = np.arange(len(rows)) - start < most

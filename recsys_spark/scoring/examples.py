@@ -55,6 +55,7 @@ def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) ->
         retrieved=settings.candidates.retrieved,
         own=own,
         share=settings.ranker.negative_share,
+        recent_days=settings.features.recent_days,
         numbers=numbers,
     )
     columns = [f"{c.CUT} string", f"{c.USER_INDEX} int", f"{c.ITEM_INDEX} int", f"{c.TARGET} int"]
@@ -67,6 +68,7 @@ def _example_batches(
     retrieved: int,
     own: int,
     share: float,
+    recent_days: int,
     numbers: list[str],
 ) -> Iterator[pa.RecordBatch]:
     """Runs on the executors: a bucket of histories to rows of examples."""
@@ -76,7 +78,7 @@ def _example_batches(
         active = np.diff(after.indptr) > 0
         if not active.any():
             continue
-        found = build_candidates(known, load_state(ref), cut.time, retrieved, own)
+        found = build_candidates(known, load_state(ref), cut.time, retrieved, own, recent_days)
         target = is_in(after, found.rows, found.items)
         keep = active[found.rows] & (
             target | (uniform(block.users[found.rows], found.items, cut.time) < share)

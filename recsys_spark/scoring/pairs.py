@@ -1,7 +1,8 @@
 """Pair features: what a user's past says about an item, computed the same way for training, evaluation and scoring.
 
-All are plain numbers, NaN where there is no past to speak of (days since an item that the user never had). Nothing here
-knows what a purchase is: an event is an event, and the groups are item features that the settings name.
+Everything is counted in days with an event (a user, an item, a day), so that a long receipt or a click storm counts once.
+Ages are whole days before the cut. A number is NaN where there is no past to speak of. Nothing here knows what an event
+is, and the groups are item features that the settings name. "Recent" is ``features.recent_days``, "long" three times it.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.columns import SECONDS_PER_DAY
-from recsys_spark.tables.histories import UserBlock
 from recsys_spark.scoring.state import ItemState
+from recsys_spark.tables.histories import UserBlock
 
 LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
 
-HALF_LIVES = (30.0, 90.0)  # days
+SHORT, LONG = 30.0, 90.0  # half-lives, days
+_DAY_WIDTH = 1 << 17  # days since 1970 stay below it until the year 2328
 
-PAIR = ["times", "decayed_30", "decayed_90", "days_since", "mean_gap", "due"]
-PER_GROUP = ["times", "share", "decayed_90", "days_since"]
-USER = ["user_events", "user_days", "user_events_a_day", "user_new_share", "user_days_since"]
-ITEM = ["item_events", "item_recent", "item_trend", "item_repeat", "item_age"]
-MODEL = ["mf_score", "mf_rank"]
+PAIR = ["days", "days_recent", "days_long", "decayed_30", "decayed_90", "share_of_visits_30", "share_of_visits_90"]
+PAIR += ["days_since", "mean_gap", "due"]
+PER_GROUP = ["decayed_90", "share", "lift", "days_since", "items", "item_share"]
+USER = ["user_visits_recent", "user_visits_long", "user_days_since", "user_items", "user_basket", "user_new_share"]
+ITEM = ["item_users", "item_recent", "item_newest", "item_first", "item_trend", "item_trend_newest", "item_repeat"]
+ITEM += ["item_age"]
+MODEL = ["mf_dot", "mf_score", "mf_rank"]
 
 
 def feature_names(groups: list[str]) -> list[str]:
@@ -35,79 +39,74 @@ def feature_names(groups: list[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Habit:
-    """Statistics of (user row, key) pairs with an event, sorted by ``code`` = row · width + key."""
-
-    width: int
-    code: LongArray
-    times: LongArray
-    days: LongArray
-    first: LongArray
-    last: LongArray
-    decayed: dict[float, DoubleArray]
-
-    def find(self, rows: LongArray, keys: LongArray) -> tuple[LongArray, NDArray[np.bool_]]:
-        """Places of pairs in the statistics, and whether they are there."""
-        wanted = rows * self.width + keys
-        if len(self.code) == 0:
-            return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-        place = np.searchsorted(self.code, wanted).clip(max=len(self.code) - 1)
-        return place, self.code[place] == wanted
-
-
-def habits(block: UserBlock, keys: LongArray, width: int, now: int) -> Habit:
-    """Count the events of each (user row, key).
+class Past:
+    """A block's events as distinct (user row, item, day), sorted; and the pairs and visits that they make up.
 
     Parameters
     ----------
-    block : UserBlock
-        Events before the cut.
-    keys : int64 [E]
-        Item, or group of the item, of each event; below ``width``.
+    users : int
+        U, rows of the block.
     width : int
-    now : int
-        The cut; decay is counted back from it.
+        Items; a pair's code is ``row * width + item``.
+    row, item, age : int64 [T]
+        The distinct triples; age in days, at least 1 for a cut at midnight.
+    pair : int64 [T]
+        Place of each triple's pair in ``code``.
+    code : int64 [P]
+        Codes of the distinct pairs, ascending.
+    visit_row, visit_age : int64 [V]
+        Distinct (user row, day).
     """
-    code = block.rows * width + keys
-    order = np.lexsort((block.times, code))
-    code, times = code[order], block.times[order]
-    unique, start = np.unique(code, return_index=True)
-    stop = np.append(start[1:], len(code))[: len(unique)]
-    pair_of = np.repeat(np.arange(len(unique)), stop - start)
-    day = times // SECONDS_PER_DAY
-    new_day = np.ones(len(code), dtype=np.int64)
-    new_day[1:] = (pair_of[1:] != pair_of[:-1]) | (day[1:] != day[:-1])
-    age = (now - times) / SECONDS_PER_DAY
-    size = len(unique)
-    return Habit(
-        width=width,
-        code=unique,
-        times=stop - start,
-        days=np.bincount(pair_of, weights=new_day, minlength=size).astype(np.int64),
-        first=times[start],
-        last=times[stop - 1],
-        decayed={h: np.bincount(pair_of, weights=0.5 ** (age / h), minlength=size) for h in HALF_LIVES},
+
+    users: int
+    width: int
+    row: LongArray
+    item: LongArray
+    age: LongArray
+    pair: LongArray
+    code: LongArray
+    visit_row: LongArray
+    visit_age: LongArray
+
+    def per_pair(self, values: NDArray[np.generic]) -> DoubleArray:
+        """Sum over the triples of each pair, float64 [P]."""
+        return np.bincount(self.pair, weights=values, minlength=len(self.code))
+
+    @property
+    def decayed(self) -> DoubleArray:
+        """Decayed days of each pair, half-life ``LONG``."""
+        return self.per_pair(0.5 ** (self.age / LONG))
+
+
+def past_of(block: UserBlock, items: int, now: int) -> Past:
+    """Distinct days of a block's events, all of which are before the cut ``now`` (seconds)."""
+    day = block.times // SECONDS_PER_DAY
+    triple = np.unique((block.rows * items + block.items) * _DAY_WIDTH + day)
+    code, age = triple // _DAY_WIDTH, now // SECONDS_PER_DAY - triple % _DAY_WIDTH
+    unique, pair = np.unique(code, return_inverse=True)
+    visit = np.unique(block.rows * _DAY_WIDTH + day)
+    visit_age = now // SECONDS_PER_DAY - visit % _DAY_WIDTH
+    return Past(
+        len(block), items, code // items, code % items, age, pair, unique, visit // _DAY_WIDTH, visit_age
     )
 
 
 def pair_features(
-    block: UserBlock,
-    own: Habit,
+    past: Past,
     rows: LongArray,
     items: LongArray,
     mf_score: FloatArray,
     mf_rank: FloatArray,
     state: ItemState,
     now: int,
+    recent_days: int,
 ) -> FloatArray:
     """Features of candidates.
 
     Parameters
     ----------
-    block : UserBlock
-        Events before the cut.
-    own : Habit
-        ``habits`` of the block by item.
+    past : Past
+        Of the block, before the cut.
     rows, items : int64 [C]
         User row in the block, and item, of each candidate.
     mf_score, mf_rank : float32 [C]
@@ -115,80 +114,105 @@ def pair_features(
     state : ItemState
     now : int
         The cut, in seconds.
+    recent_days : int
 
     Returns
     -------
     float32 [C, P]
         Columns as in ``feature_names``.
     """
-    columns = _own_columns(own, rows, items, now)
-    events_of_user = np.diff(block.indptr)
+    columns = _pair_columns(past, rows, items, recent_days)
     for codes in state.groups.values():
-        width = int(codes.max(initial=0)) + 1
-        habit = habits(block, codes[block.items].astype(np.int64), width, now)
-        columns += _group_columns(habit, rows, codes[items].astype(np.int64), events_of_user, now)
-    columns += [column[rows] for column in _user_columns(block, own, now)]
+        columns += _group_columns(past, codes, rows, items, state)
+    columns += [column[rows] for column in _user_columns(past, recent_days)]
     columns += [column[items] for column in _item_columns(state, now)]
-    return np.stack([*columns, mf_score, mf_rank], axis=1).astype(np.float32)
+    columns += [mf_score - state.vectors[items, -1], mf_score, mf_rank]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _own_columns(own: Habit, rows: LongArray, items: LongArray, now: int) -> list[DoubleArray]:
-    place, there = own.find(rows, items)
-    since = _where(there, own, (now - own.last) / SECONDS_PER_DAY, place)
-    gaps = np.maximum(own.days - 1, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = np.where(gaps > 0, (own.last - own.first) / SECONDS_PER_DAY / gaps, np.nan)
-    mean_gap = _where(there, own, gap, place)
-    zero = np.zeros(len(rows))
-    counted = [own.times.astype(np.float64), own.decayed[30.0], own.decayed[90.0]]
-    times = [_where(there, own, values, place, zero) for values in counted]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        due = since / np.maximum(mean_gap, 1.0)
-    return [*times, since, mean_gap, due]
+def _find(code: LongArray, wanted: LongArray) -> tuple[LongArray, NDArray[np.bool_]]:
+    """Places of codes among sorted distinct ones, and whether they are there."""
+    if len(code) == 0:
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    place = np.searchsorted(code, wanted).clip(max=len(code) - 1)
+    return place, code[place] == wanted
+
+
+def _take(values: DoubleArray, place: LongArray, there: NDArray[np.bool_], other: float) -> DoubleArray:
+    """Values of the places that are there, ``other`` elsewhere."""
+    result = np.full(len(place), other)
+    result[there] = values[place[there]]
+    return result
+
+
+def _extreme(values: LongArray, groups: LongArray, size: int, largest: bool) -> DoubleArray:
+    """Largest or smallest value of each group, float64 [size]; NaN for a group without any."""
+    result = np.full(size, -np.inf if largest else np.inf)
+    (np.maximum if largest else np.minimum).at(result, groups, values.astype(np.float64))
+    return np.where(np.isfinite(result), result, np.nan)
+
+
+def _pair_columns(past: Past, rows: LongArray, items: LongArray, recent_days: int) -> list[DoubleArray]:
+    place, there = _find(past.code, rows * past.width + items)
+    size = len(past.code)
+    days = past.per_pair(np.ones(len(past.age)))
+    oldest, newest = (_extreme(past.age, past.pair, size, largest) for largest in (True, False))
+    gap = np.where(days > 1, (oldest - newest) / np.maximum(days - 1, 1), np.nan)
+    counts = [days, past.per_pair(past.age <= recent_days), past.per_pair(past.age <= 3 * recent_days)]
+    shares = []
+    for half_life in (SHORT, LONG):
+        decayed = past.per_pair(0.5 ** (past.age / half_life))
+        visits = np.bincount(past.visit_row, weights=0.5 ** (past.visit_age / half_life), minlength=past.users)
+        counts.append(decayed)
+        shares.append(decayed / np.maximum(visits[past.code // past.width], 1e-9))
+    counted = [_take(values, place, there, 0.0) for values in (*counts, *shares)]
+    since, mean_gap = _take(newest, place, there, np.nan), _take(gap, place, there, np.nan)
+    return [*counted, since, mean_gap, since / np.maximum(mean_gap, 1.0)]
 
 
 def _group_columns(
-    habit: Habit, rows: LongArray, groups: LongArray, events_of_user: LongArray, now: int
+    past: Past, codes: NDArray[np.int32], rows: LongArray, items: LongArray, state: ItemState
 ) -> list[DoubleArray]:
-    place, there = habit.find(rows, groups)
-    there &= groups != 0
-    zero = np.zeros(len(rows))
-    times = _where(there, habit, habit.times.astype(np.float64), place, zero)
-    decayed = _where(there, habit, habit.decayed[90.0], place, zero)
-    since = _where(there, habit, (now - habit.last) / SECONDS_PER_DAY, place)
-    return [times, times / np.maximum(events_of_user[rows], 1), decayed, since]
+    width = int(codes.max(initial=0)) + 1
+    unique, group = np.unique(past.row * width + codes[past.item], return_inverse=True)
+    decay = 0.5 ** (past.age / LONG)
+    decayed = np.bincount(group, weights=decay, minlength=len(unique))
+    total = np.bincount(past.row, weights=decay, minlength=past.users)
+    distinct_of = np.searchsorted(unique, past.code // past.width * width + codes[past.code % past.width])
+    distinct = np.bincount(distinct_of, minlength=len(unique)).astype(np.float64)
+    recent = np.bincount(codes, weights=state.recent_users, minlength=width)
+    wanted = codes[items].astype(np.int64)
+    place, there = _find(unique, rows * width + wanted)
+    there &= wanted != 0  # code 0: the item has no value
+    mine = _take(decayed, place, there, 0.0)
+    share = mine / np.maximum(total[rows], 1e-9)
+    common = (recent + 1.0) / (recent.sum() + width)
+    since = _take(_extreme(past.age, group, len(unique), largest=False), place, there, np.nan)
+    item_share = state.recent_users[items] / np.maximum(recent[wanted], 1.0)
+    lift = np.log((share + 1e-3) / (common[wanted] + 1e-3))
+    return [mine, share, lift, since, _take(distinct, place, there, 0.0), item_share]
 
 
-def _user_columns(block: UserBlock, own: Habit, now: int) -> list[DoubleArray]:
-    users = len(block)
-    rows, day = block.rows, block.times // SECONDS_PER_DAY
-    new_day = np.ones(len(rows), dtype=np.int64)
-    new_day[1:] = (rows[1:] != rows[:-1]) | (day[1:] != day[:-1])
-    events = np.diff(block.indptr).astype(np.float64)
-    days = np.bincount(rows, weights=new_day, minlength=users)
-    distinct = np.bincount(own.code // own.width, minlength=users).astype(np.float64)
-    last = np.full(users, np.nan)
-    some = events > 0
-    last[some] = (now - block.times[block.indptr[1:][some] - 1]) / SECONDS_PER_DAY
-    return [events, days, events / np.maximum(days, 1), distinct / np.maximum(events, 1), last]
+def _user_columns(past: Past, recent_days: int) -> list[DoubleArray]:
+    def per_user(rows: LongArray, keep: NDArray[np.bool_]) -> DoubleArray:
+        return np.bincount(rows[keep], minlength=past.users).astype(np.float64)
+
+    long_days = 3 * recent_days
+    visits = [per_user(past.visit_row, past.visit_age <= days) for days in (recent_days, long_days)]
+    since = _extreme(past.visit_age, past.visit_row, past.users, largest=False)
+    pair_row = past.code // past.width
+    distinct = per_user(pair_row, np.ones(len(pair_row), dtype=bool))
+    item_days = per_user(past.row, past.age <= long_days)
+    first = _extreme(past.age, past.pair, len(past.code), largest=True) <= long_days
+    new = per_user(pair_row, first) / np.maximum(item_days, 1)
+    return [*visits, since, distinct, item_days / np.maximum(visits[1], 1), new]
 
 
 def _item_columns(state: ItemState, now: int) -> list[DoubleArray]:
     age = np.maximum((now - state.first_time) / SECONDS_PER_DAY, 1.0)
-    recent, events = state.recent_events.astype(np.float64), state.events.astype(np.float64)
-    trend = recent / np.maximum(events, 1) * np.maximum(age, 1.0)
-    return [events, recent, trend, state.repeat_users / np.maximum(state.users, 1), age]
-
-
-def _where(
-    there: NDArray[np.bool_],
-    habit: Habit,
-    values: DoubleArray,
-    place: LongArray,
-    other: DoubleArray | None = None,
-) -> DoubleArray:
-    """Values of the pairs that are there; NaN, or ``other``, elsewhere."""
-    result = np.full(len(place), np.nan) if other is None else other.copy()
-    if len(habit.code):
-        result[there] = values[place[there]]
-    return result
+    recent, newest = state.recent_users.astype(np.float64), state.newest_users.astype(np.float64)
+    trend = np.log((recent + 1) / (state.earlier_users / 3 + 1))
+    trend_newest = np.log((newest + 0.5) / (recent / 4 + 0.5))
+    repeat = (state.repeat_users + 0.5) / (state.users + 2.0)
+    counts = [state.users.astype(np.float64), recent, newest, state.first_users.astype(np.float64)]
+    return [*counts, trend, trend_newest, repeat, age]

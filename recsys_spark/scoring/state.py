@@ -56,7 +56,11 @@ class ItemState:
     events: LongArray
     recent_events: LongArray
     users: LongArray
+    recent_users: LongArray
+    newest_users: LongArray
+    earlier_users: LongArray
     repeat_users: LongArray
+    first_users: LongArray
     first_time: LongArray
     allowed: NDArray[np.bool_]
     popular: IntArray
@@ -85,17 +89,14 @@ def load_state(ref: StateRef) -> ItemState:
         values[place] = stats[name].to_numpy()
         return values
 
-    events, recent = column("events"), column("recent_events")
+    counts = {name: column(name) for name in stats.column_names if name not in (c.CUT, c.ITEM_INDEX)}
+    events, recent = counts["events"], counts["recent_events"]
     order = np.lexsort((np.arange(size), -events, -recent))
     features = read_parquet(storage, ref.item_features)
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
-        events=events,
-        recent_events=recent,
-        users=column("users"),
-        repeat_users=column("repeat_users"),
-        first_time=column("first_time"),
+        **counts,
         allowed=events > 0,
         popular=order[events[order] > 0].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},

@@ -25,7 +25,7 @@ def read_parquet(
 ) -> pa.Table:
     """Rows of a run folder, without Spark."""
     paths = [storage.path(f"{folder}/{name}") for name, _ in storage.files(folder)]
-    return pq.read_table(paths, filesystem=storage.fs, filters=filters)
+    return pq.read_table(paths, filesystem=storage.fs, filters=filters, partitioning=None)
 
 
 def by_index(features: pa.Table, name: str, size: int) -> IntArray:

@@ -66,16 +66,17 @@ _ALL = [
     ),
     TableSpec(
         "item_stats",
-        "cut string, item_index int, events bigint, recent_events bigint, users bigint, repeat_users bigint, "
-        "first_time bigint, last_time bigint",
+        "cut string, item_index int, events bigint, recent_events bigint, users bigint, recent_users bigint, "
+        "newest_users bigint, earlier_users bigint, repeat_users bigint, first_users bigint, first_time bigint",
         ("cut", "item_index"),
-        "popularity of each item before each cut",
+        "popularity of each item before each cut: recent = features.recent_days, newest = a quarter of it, earlier = the "
+        "three such windows before, repeat = on more than one day, first = for the first time",
     ),
     TableSpec(
         "examples",
         "split string, user_bucket int, user_index int, item_index int, time bigint, weight float",
-        ("user_index", "item_index", "time"),
-        "positive events for the retrieval model, globally shuffled, in equal row groups, a folder a split",
+        ("split", "user_index", "item_index"),
+        "positive pairs for the retrieval model, globally shuffled, in equal row groups, a folder a split",
     ),
     TableSpec(
         "histories",

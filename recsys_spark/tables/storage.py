@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,16 @@ class Storage:
     Parameters
     ----------
     root : str
-        A local path, or a URI of scheme file, hdfs, s3 or s3a.
+        A local path, or a URI of scheme file, hdfs, s3 or s3a. As in Hadoop, a URI is taken as it stands: a blank is a
+        blank, and %20 are three characters.
     """
 
     def __init__(self, root: str) -> None:
-        if "://" not in root and not root.startswith("file:"):
-            root = Path(root).expanduser().absolute().as_uri()
+        if root.startswith("file:") or "://" not in root:
+            plain = re.sub("^file:(//(localhost)?(?=/))?", "", root)
+            self.base = str(Path(plain if plain != root else Path(root).expanduser()).absolute())
+            self.uri, self.fs, self.is_local = f"file://{self.base}", fs.LocalFileSystem(), True
+            return
         self.uri = root.rstrip("/")
         try:
             self.fs, base = fs.FileSystem.from_uri(self.uri.replace("s3a://", "s3://", 1))
@@ -36,7 +41,7 @@ class Storage:
                 f"cannot open {root!r} ({error})", "setting 'root'", "Use a path or URI."
             ) from error
         self.base = base.rstrip("/")
-        self.is_local = isinstance(self.fs, fs.LocalFileSystem)
+        self.is_local = False
 
     def path(self, relative: str = "") -> str:
         """Path inside the file system."""

@@ -20,7 +20,7 @@ from recsys_spark.tables.schema import TABLES
 from recsys_spark.tables.storage import Storage
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 MANIFEST = "_manifest.json"
 POINTER = "_current.json"
@@ -231,12 +231,21 @@ def _check_schema(frame: DataFrame, table: str) -> None:
         )
 
 
+def _hashed(frame: DataFrame, name: str) -> list[Column]:
+    """What of a column goes into the row's hash: Spark's hash alone skips nulls and runs arrays together."""
+    from pyspark.sql import functions as F
+
+    column = F.col(f"`{name}`")
+    is_list = frame.schema[name].dataType.typeName() == "array"
+    return [column, column.isNull(), *([F.size(column)] if is_list else [])]
+
+
 def _read_back(spark: SparkSession, url: str) -> tuple[str, int, str]:
     """Schema, row count and order-free content hash of a written folder."""
     from pyspark.sql import functions as F
 
     frame = spark.read.option("recursiveFileLookup", "true").parquet(url)
-    row_hash = F.xxhash64(*[F.col(f"`{name}`") for name in sorted(frame.columns)])
+    row_hash = F.xxhash64(*[part for name in sorted(frame.columns) for part in _hashed(frame, name)])
     result = frame.agg(
         F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("total")
     ).collect()[0]

@@ -18,8 +18,11 @@ class Collective(Protocol):
     def sum(self, values: Tensor) -> Tensor:
         """Sum over ranks of a dense tensor, the same on every rank."""
 
-    def sum_sparse(self, gradient: Tensor) -> Tensor:
-        """Sum over ranks of a sparse row gradient [rows, D], coalesced; only touched rows travel."""
+    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
+        """Sum over ranks of a sparse row gradient [rows, D], coalesced; only touched rows travel.
+
+        ``name`` must be the same on all ranks, and that of no other gradient.
+        """
 
     def broadcast(self, module: nn.Module) -> None:
         """Give every rank the first rank's parameters and buffers."""
@@ -40,7 +43,7 @@ class Alone:
         """Nothing to add."""
         return values
 
-    def sum_sparse(self, gradient: Tensor) -> Tensor:
+    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Coalesce."""
         return gradient.coalesce()
 
@@ -70,12 +73,13 @@ class HorovodWorld:
         reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)
         return reduced
 
-    def sum_sparse(self, gradient: Tensor) -> Tensor:
+    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Allgather the rows that each rank touched, and add them up in the order of ranks."""
         mine = gradient.coalesce()
-        indices = self._hvd.allgather(mine.indices()[0].contiguous())
-        values = self._hvd.allgather(mine.values().contiguous())
-        return torch.sparse_coo_tensor(indices.unsqueeze(0), values, gradient.shape).coalesce()
+        indices = self._hvd.allgather(mine.indices()[0].contiguous(), name=f"{name}.rows")
+        values = self._hvd.allgather(mine.values().contiguous(), name=f"{name}.values")
+        shape, rows = gradient.shape, indices.unsqueeze(0)
+        return torch.sparse_coo_tensor(rows, values, shape, check_invariants=False).coalesce()
 
     def broadcast(self, module: nn.Module) -> None:
         """Broadcast the state from rank 0."""

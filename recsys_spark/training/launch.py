@@ -15,7 +15,7 @@ from recsys_spark.errors import RecsysError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_PREFIX = re.compile(r"^\[\d+,\d+\]<std(out|err)>:")
+_PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
 _NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
 
 

@@ -25,8 +25,11 @@ class Task(Protocol):
     def begin(self, epoch: int) -> None:
         """Set all randomness of an epoch (from 0) from the seed, the epoch and the rank."""
 
-    def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
-        """Update once; return the sum of the loss over rows, and of their weights."""
+    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
+        """Update once; return the sum of the loss over rows, and of their weights.
+
+        ``progress`` is the share of all steps that are done, for a schedule of the learning rate.
+        """
 
     def validate(self) -> float:
         """Validation figure, the same on every rank."""
@@ -104,7 +107,7 @@ def fit(
             say(f"{tag}: resumed after epoch {len(curve)}")
     last = epochs or settings.epochs
     while len(curve) < last and not (epochs is None and _since_best(curve, task.metric) >= settings.patience):
-        point = _one_epoch(task, stream, collective, len(curve), f"{tag} epoch {len(curve) + 1}/{last}")
+        point = _one_epoch(task, stream, collective, len(curve), last, tag)
         point[task.metric] = task.validate()
         curve.append(point)
         if point[task.metric] > best or epochs is not None:
@@ -129,7 +132,10 @@ def _since_best(curve: list[dict[str, float]], metric: str) -> int:
     return len(curve) - best_epoch(curve, metric) if curve else 0
 
 
-def _one_epoch(task: Task, stream: Stream, collective: Collective, epoch: int, what: str) -> dict[str, float]:
+def _one_epoch(
+    task: Task, stream: Stream, collective: Collective, epoch: int, epochs: int, tag: str
+) -> dict[str, float]:
+    what = f"{tag} epoch {epoch + 1}/{epochs}"
     started = time.monotonic()
     waited = loss = weight = 0.0
     task.begin(epoch)
@@ -138,7 +144,7 @@ def _one_epoch(task: Task, stream: Stream, collective: Collective, epoch: int, w
         asked = time.monotonic()
         batch = next(batches)
         waited += time.monotonic() - asked
-        step_loss, step_weight = task.step(batch)
+        step_loss, step_weight = task.step(batch, (epoch + step / len(stream)) / epochs)
         if not math.isfinite(step_loss):
             raise RecsysError(
                 f"the loss is {step_loss} at step {step + 1}",

@@ -18,18 +18,18 @@ class SparseRows:
     parameters : list of Parameter
         Tables [rows, D].
     collective : Collective
-    learning_rate : float
     """
 
-    def __init__(self, parameters: list[nn.Parameter], collective: Collective, learning_rate: float) -> None:
+    def __init__(self, parameters: list[nn.Parameter], collective: Collective) -> None:
         self.parameters, self.collective = parameters, collective
-        self.adam = torch.optim.SparseAdam(parameters, lr=learning_rate)
+        self.adam = torch.optim.SparseAdam(parameters)
 
-    def step(self) -> None:
+    def step(self, learning_rate: float) -> None:
         """Update the touched rows and clear the gradients."""
-        for parameter in self.parameters:
+        self.adam.param_groups[0]["lr"] = learning_rate
+        for place, parameter in enumerate(self.parameters):
             if parameter.grad is not None:
-                parameter.grad = self.collective.sum_sparse(parameter.grad)
+                parameter.grad = self.collective.sum_sparse(parameter.grad, f"table.{place}")
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
 
@@ -41,3 +41,8 @@ class SparseRows:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state back."""
         self.adam.load_state_dict(state)
+
+
+def linear_decay(progress: float) -> float:
+    """Factor of the learning rate: 1 for the first sixth of the steps, then linear down to 0."""
+    return min(1.0, 1.2 * (1.0 - progress))

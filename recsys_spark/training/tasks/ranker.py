@@ -16,6 +16,7 @@ from recsys_spark.models.losses import binary_cross_entropy
 from recsys_spark.streaming import ExampleStream
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.optim import linear_decay
 
 
 class RankerTask:
@@ -53,6 +54,7 @@ class RankerTask:
         collective.broadcast(self.model)
         self.fields, self.numbers, self.validation = fields, numbers, validation
         self.collective, self.seed = collective, settings.seed
+        self.learning_rate = settings.learning_rate
         self.adam = collective.wrap(_adamw(self.model, settings), self.model.named_parameters())
 
     def begin(self, epoch: int) -> None:
@@ -60,9 +62,11 @@ class RankerTask:
         seed = np.random.SeedSequence([self.seed, epoch, self.collective.rank]).generate_state(1)[0]
         torch.manual_seed(int(seed))
 
-    def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
+    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
         """One step of the logistic loss."""
         self.model.train()
+        for group in self.adam.param_groups:
+            group["lr"] = self.learning_rate * linear_decay(progress)
         self.adam.zero_grad()
         weight = batch[ROW_WEIGHT]
         loss = binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight)

@@ -17,7 +17,7 @@ from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import SparseRows
+from recsys_spark.training.optim import SparseRows, linear_decay
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
 VALIDATION_K = 100
@@ -30,10 +30,10 @@ class RetrievalTask:
     ----------
     users, items : int
         Rows of the tables.
-    popularity : int64 [items]
+    events : int64 [items]
         Events of each item before the cut; items without any are neither negatives nor candidates.
-    recent : int64 [items]
-        Events of the newest days before the cut: the first bias of an item.
+    prior : float32 [items]
+        First bias of each item.
     now : int
         The cut, in seconds.
     validation : tuple of (int64 [U], Rows, Rows)
@@ -48,8 +48,8 @@ class RetrievalTask:
         self,
         users: int,
         items: int,
-        popularity: np.ndarray[Any, np.dtype[np.int64]],
-        recent: np.ndarray[Any, np.dtype[np.int64]],
+        events: np.ndarray[Any, np.dtype[np.int64]],
+        prior: Tensor,
         now: int,
         validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows],
         settings: Retrieval,
@@ -57,10 +57,10 @@ class RetrievalTask:
     ) -> None:
         torch.manual_seed(settings.seed)
         self.model = MatrixFactorization(users, items, settings.dim, settings.init_std)
-        counts = torch.from_numpy(popularity)
+        self.prior = prior
         with torch.no_grad():
-            first = torch.from_numpy(recent).double().add(0.5).log().float()
-            self.model.bias.weight[:, 0] = torch.where(counts > 0, first, first.min())
+            self.model.bias.weight[:, 0] = prior
+        counts = torch.from_numpy(events)
         draws = counts.double().sqrt()
         self.cumulative = draws.cumsum(0)
         self.log_q = (draws / draws.sum() * settings.negatives).clamp_min(1e-12).log().float()
@@ -69,15 +69,21 @@ class RetrievalTask:
         self.settings, self.collective = settings, collective
         collective.broadcast(self.model)
         tables: list[nn.Parameter] = list(self.model.parameters())
-        self.updates = SparseRows(tables, collective, settings.learning_rate)
+        self.updates = SparseRows(tables, collective)
         self.draw = torch.Generator()
+
+    def start_from(self, earlier: RetrievalTask) -> None:
+        """Begin with an earlier cut's model; biases move with the items' popularity since."""
+        weights = dict(earlier.model.state_dict())
+        weights["bias.weight"] = weights["bias.weight"] + (self.prior - earlier.prior).unsqueeze(1)
+        self.model.load_state_dict(weights)
 
     def begin(self, epoch: int) -> None:
         """Draws of an epoch follow from the seed, the epoch and the rank, so that a resumed run repeats them."""
         seed = np.random.SeedSequence([self.settings.seed, epoch, self.collective.rank]).generate_state(1)[0]
         self.draw.manual_seed(int(seed))
 
-    def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
+    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
         """One sampled-softmax step; an old event weighs less, by half-life."""
         users, positives = batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long()
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
@@ -91,7 +97,7 @@ class RetrievalTask:
         share = 1.0 / (len(users) * self.collective.size)
         total = loss * share + self.settings.weight_decay * squares / self.collective.size
         total.backward()
-        self.updates.step()
+        self.updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
 
     def _negatives(self) -> Tensor:

@@ -1,0 +1,6 @@
+"""spark-submit --master spark://HOST:7077 --py-files dist/recsys_spark.zip jobs/score.py --config FILE --date YYYY-MM-DD."""
+
+from recsys_spark.cli import job
+
+if __name__ == "__main__":
+    job("score")

@@ -1,0 +1,154 @@
+"""The `recsys-spark` command.
+
+    recsys-spark run --config jobs/conf/complete_journey.yaml --date 2017-12-31    the whole night
+    recsys-spark train-ranker --config ... --date ... --force                      one stage, again
+    recsys-spark show --user 1                                                     one person's list, in words
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import date as Date
+from typing import Annotated
+
+import typer
+
+from recsys_spark.config import Settings, load_settings
+from recsys_spark.errors import RecsysError
+from recsys_spark.pipeline import STAGES, run_stages
+from recsys_spark.tables import TableStore
+
+DEFAULT_CONFIG = "jobs/conf/complete_journey.yaml"
+
+app = typer.Typer(
+    help=(
+        "Nightly batch recommender: from interaction logs in Parquet to a table of the N items to show each user.\n\n"
+        "A night is a row of stages, each from tables to tables: " + " → ".join(STAGES) + ". `run` does them all. "
+        "A stage whose inputs, settings and day have not changed is not done again unless --force asks for it. "
+        "A stage that fails leaves what readers see as it was, and says what was found, where, and what to do."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[
+    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file; see 'recsys-spark settings'")
+]
+Day = Annotated[str, typer.Option("--date", help="The run's day (UTC), YYYY-MM-DD: later events are not used")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable")]
+Force = Annotated[bool, typer.Option("--force", help="Do it again although nothing changed")]
+
+_ABOUT = {
+    "clean": "Raw logs to interactions, quarantine and ledger: every row is accounted for.",
+    "featurize": "Append-only ids, encoded attributes, item statistics, histories, retrieval examples.",
+    "train-retrieval": "Matrix factorization by sampled softmax: one snapshot of vectors for each cut in time.",
+    "candidates": "Candidates and pair features of the label windows: what the ranker learns from.",
+    "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
+    "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",
+    "score": "Lists for every user: exact top-k and own items, re-ranked; popular items where there is no history.",
+    "publish": "Check the whole table of lists, then move the pointer that readers follow.",
+    "report": "One HTML page of the night: ledger, curves, metrics, timings, example lists.",
+}
+
+
+@app.command()
+def run(config: Config, date: Day, change: Set = None, force: Force = False) -> None:
+    """Do the whole night: all stages in their order; finished ones are skipped."""
+    settings = _settings(config, change, date)
+    _run(settings, date, None, force)
+    store = TableStore(settings.root)
+    lists, report = store.need("top_n", date), store.need("report", date)
+    print(f"top_n:  {store.storage.url(lists.folder)}")
+    print(f"rows:   {lists.rows}")
+    print(f"report: {store.storage.url(report.folder)}/report.html")
+
+
+@app.command()
+def show(
+    user: Annotated[str, typer.Option("--user", help="The user's id, as in the logs")],
+    config: Config = DEFAULT_CONFIG,
+    date: Annotated[str | None, typer.Option("--date", help="Day of the table; the newest by default")] = None,
+    change: Set = None,
+) -> None:
+    """Print a person's history and published list in words."""
+    from recsys_spark.reporting.show import show_user
+    from recsys_spark.spark import make_session
+
+    settings = _settings(config, change, date)
+    print(show_user(make_session(settings), TableStore(settings.root), user, date, settings))
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting with its meaning, unit and default."""
+    from recsys_spark.settings_page import settings_page
+
+    print(settings_page())
+
+
+@app.command()
+def tables() -> None:
+    """Print every table with its key, columns and purpose."""
+    from recsys_spark.tables import TABLES
+
+    for spec in TABLES.values():
+        print(f"{spec.name}: {spec.holds}")
+        print(f"    key: {', '.join(spec.key) or '-'}")
+        print(f"    columns: {spec.schema or ('files' if spec.kind == 'files' else 'by the settings')}\n")
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(config: Config, date: Day, change: Set = None, force: Force = False) -> None:
+        _run(_settings(config, change, date), date, [name], force)
+
+    command.__doc__ = _ABOUT[name]
+    return command
+
+
+for _name in STAGES:
+    app.command(_name)(_stage_command(_name))
+
+
+def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
+    if date is not None:
+        try:
+            Date.fromisoformat(date)
+        except ValueError as error:
+            raise RecsysError(f"'{date}' is no day", "--date", "Write it as YYYY-MM-DD.") from error
+    return load_settings(config, change)
+
+
+def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -> None:
+    from recsys_spark.spark import make_session
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
+    spark = make_session(settings)
+    try:
+        run_stages(spark, settings, date, stages, force)
+    finally:
+        spark.stop()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors of a known kind end in one line and exit code 2."""
+    try:
+        app(arguments)
+    except RecsysError as error:
+        print(f"recsys-spark: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.exit(2)
+
+
+def job(name: str) -> None:
+    """Entry point of a file in jobs/, for spark-submit: the stage's sub-command with the file's arguments."""
+    main([name, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    main()

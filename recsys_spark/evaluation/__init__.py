@@ -1,0 +1,1 @@
+"""Honest figures: metrics, baselines in the same table, on the same users and weeks."""

@@ -1,0 +1,282 @@
+"""Stage ``evaluate``: every model's full ranking against what users did in the test window.
+
+Two slices. ``all``: every item may be recommended and every item of the window counts. ``new``: items that the user had
+before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is that list without
+the user's own items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recsys_spark import columns as c
+from recsys_spark.cuts import TEST, Cut, cut
+from recsys_spark.errors import RecsysError
+from recsys_spark.evaluation import baselines
+from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
+from recsys_spark.ragged import Rows
+from recsys_spark.scoring.candidates import USERS_AT_ONCE
+from recsys_spark.scoring.examples import is_in, uniform
+from recsys_spark.scoring.score import Recipe, rank_block, recipe
+from recsys_spark.scoring.state import ItemState, StateRef, load_state
+from recsys_spark.scoring.top_k import top_k, top_k_of_scores
+from recsys_spark.stage import Stage, Work
+from recsys_spark.tables import TABLES, Manifest
+from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+from recsys_spark.tables.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+IntArray = NDArray[np.int32]
+ALL, NEW = "all", "new"
+USERS_OF_SCORES = 64  # dense score rows held at once: 64 x items x 4 bytes
+_PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
+Part = tuple[str, str, str, int, int, float, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a worker needs to evaluate the users of a bucket.
+
+    Parameters
+    ----------
+    how : Recipe
+        The ranker, at the test cut.
+    item_knn : str
+        Similarity file (.npz), relative to the root.
+    ks : tuple of int
+    half_life_days : float
+        Of the row ``repeat_decayed``.
+    share : float
+        Share of the users that is evaluated.
+    """
+
+    how: Recipe
+    item_knn: str
+    ks: tuple[int, ...]
+    half_life_days: float
+    share: float
+
+
+def evaluate(work: Work) -> list[Manifest]:
+    """Write ``metrics``.
+
+    Raises
+    ------
+    RecsysError
+        No user did anything in the test window.
+    """
+    store, settings = work.store, work.settings
+    at = cut(work.dt, settings.split, TEST)
+    share = min(1.0, settings.evaluate.max_users / max(1, work.inputs["histories"].rows))
+    item_knn = f"_jobs/evaluate-{work.stamp.run_id}/item_knn.npz"
+    store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
+    ks = tuple(sorted(settings.evaluate.ks))
+    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share)
+    histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
+    parts = histories.mapInArrow(partial(_parts, plan=plan), _PARTS)
+    rows = _metrics(parts, plan, at)
+    store.storage.delete_folder(f"_jobs/evaluate-{work.stamp.run_id}")
+    if not rows:
+        raise RecsysError("no user has an event in the test window", "settings 'split'", "Widen split.test_days.")
+    table = work.spark.createDataFrame(rows, TABLES["metrics"].schema).coalesce(1)
+    return [store.write(table, "metrics", work.stamp, len(rows))]
+
+
+def _fit_item_knn(work: Work, at: Cut, share: float) -> bytes:
+    """Similarities from the sampled users' events before the cut."""
+    block = UserBlock.from_arrow(read_parquet(work.store.storage, work.inputs["histories"].folder))
+    rows = np.flatnonzero(_sampled(block, share))
+    block = block.before(at.time)
+    known = Rows(block.indptr, block.items).part(0, len(block))
+    matrix = baselines.user_item_matrix(known, _items(work), logarithm=True)[rows]
+    similarity = baselines.fit_item_knn(matrix.tocsr(), work.settings.evaluate.neighbours)
+    buffer = BytesIO()
+    sparse.save_npz(buffer, similarity, compressed=False)
+    return buffer.getvalue()
+
+
+def _items(work: Work) -> int:
+    return work.inputs["item_ids"].rows + c.FIRST_INDEX
+
+
+def _sampled(block: UserBlock, share: float) -> NDArray[np.bool_]:
+    """A sample of users that is the same every night."""
+    return uniform(block.users, np.zeros(len(block), np.int64), 1) < share
+
+
+def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
+    """Runs on the executors: sums and counts of a bucket's users."""
+    at = plan.how.ref.cut
+    for block in user_blocks(batches, USERS_AT_ONCE):
+        known, after = block.before(at.time), block.between(at.time, at.until)
+        parts: list[Part] = []
+        found, logits, state = rank_block(known, plan.how)
+        sampled = _sampled(block, plan.share)
+        truth = {ALL: after.distinct_items()}
+        truth[NEW] = _without(truth[ALL], known.distinct_items())
+        truth = {name: _only(rows, sampled) for name, rows in truth.items()}
+        active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
+        parts += _ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
+        for slice_name in (ALL, NEW):
+            use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
+            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), slice_name)
+            parts += _list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
+        for start in range(0, len(block), USERS_OF_SCORES):
+            stop = min(start + USERS_OF_SCORES, len(block))
+            parts += _baseline_figures(known.slice(start, stop), truth, start, stop, state, plan)
+        columns = list(zip(*parts, strict=True)) if parts else [[]] * 7
+        kinds = [pa.string()] * 3 + [pa.int32()] * 2 + [pa.float64(), pa.int64()]
+        names = [part.split()[0] for part in _PARTS.split(", ")]
+        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+        yield pa.RecordBatch.from_arrays(arrays, names)
+
+
+def _baseline_figures(
+    known: UserBlock, truth: dict[str, Rows], start: int, stop: int, state: ItemState, plan: Plan
+) -> list[Part]:
+    k, at = max(plan.ks), plan.how.ref.cut.time
+    events = Rows(known.indptr, known.items)
+    past = baselines.Histories(events, known.weights.astype(np.float64), known.times.astype(np.float64), at)
+    fallback = baselines.popularity_fallback(state.events)
+    matrix = baselines.user_item_matrix(events, len(state.events), logarithm=True)
+    scores = {
+        "popularity": lambda: baselines.popularity(state.users, len(known)),
+        "recent_popularity": lambda: baselines.popularity(state.recent_users, len(known)),
+        "repeat": lambda: baselines.own_frequency(past, fallback),
+        "repeat_decayed": lambda: baselines.own_decayed(past, fallback, plan.half_life_days),
+        "item_knn": lambda: baselines.item_knn_scores(matrix, _load_item_knn(plan.how.ref, plan.item_knn), fallback),
+    }
+    forbidden = {ALL: None, NEW: known.distinct_items()}
+    parts: list[Part] = []
+    for name, make in scores.items():
+        rows = make()
+        for slice_name, seen in forbidden.items():
+            lists, _ = top_k_of_scores(rows, k, seen, state.allowed)
+            parts += _list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+    vectors = np.ascontiguousarray(state.user_vectors[known.users])
+    for slice_name, seen in forbidden.items():
+        lists, _ = top_k(vectors, state.vectors, k, forbidden=seen, allowed=state.allowed)
+        parts += _list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+    return parts
+
+
+@lru_cache(maxsize=1)
+def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
+    return sparse.load_npz(BytesIO(Storage(ref.root).read_bytes(path)))
+
+
+def _ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> list[Part]:
+    """Log loss, and the histogram that the AUC is computed from, over all candidates of the evaluated users."""
+    if len(logits) == 0:
+        return []
+    loss, count = logloss_sums(logits, target)
+    parts: list[Part] = [("ranker", ALL, "logloss", 0, 0, loss, count)]
+    histogram = AucHistogram.of(logits, target)
+    for name, counts in (("positives", histogram.positives), ("negatives", histogram.negatives)):
+        parts += [("ranker", ALL, name, 0, int(b), float(counts[b]), 0) for b in np.flatnonzero(counts)]
+    return parts
+
+
+def _list_figures(model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...]) -> list[Part]:
+    sums = ranking_sums(lists, truth, ks)
+    parts: list[Part] = [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]
+    some = np.diff(truth.indptr) > 0
+    for k in ks:
+        parts += [(model, slice_name, "coverage", k, int(item), 0.0, 0) for item in coverage(lists[some], k)]
+    return parts
+
+
+def _best(
+    rows: NDArray[np.int64],
+    items: NDArray[np.int64],
+    logits: NDArray[np.float32],
+    known: UserBlock,
+    state: ItemState,
+    k: int,
+    slice_name: str,
+) -> IntArray:
+    """The ranker's lists [U, k], filled up with popular items as the published ones are."""
+    order = np.lexsort((items, -logits, rows))
+    rows, items = rows[order], items[order]
+    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    lists = np.full((len(known), k), -1, dtype=np.int32)
+    lists[rows[place < k], place[place < k]] = items[place < k]
+    for user in np.flatnonzero(lists[:, -1] < 0):
+        taken = set(lists[user].tolist())
+        if slice_name == NEW:
+            taken |= set(known.slice(user, user + 1).items.tolist())
+        filling = [item for item in state.popular[: len(taken) + k].tolist() if item not in taken]
+        have = int((lists[user] >= 0).sum())
+        filling = filling[: k - have]
+        lists[user, have : have + len(filling)] = filling
+    return lists
+
+
+def _without(rows: Rows, other: Rows) -> Rows:
+    """Values of each row that the other's row does not have."""
+    width = int(max(rows.indices.max(initial=0), other.indices.max(initial=0))) + 1
+    keep = ~np.isin(rows.owners * width + rows.indices, other.owners * width + other.indices)
+    return Rows.from_pairs(rows.owners[keep], rows.indices[keep], len(rows))
+
+
+def _only(rows: Rows, keep: NDArray[np.bool_]) -> Rows:
+    """Empty the rows of users who are not evaluated."""
+    mask = keep[rows.owners]
+    return Rows.from_pairs(rows.owners[mask], rows.indices[mask], len(rows))
+
+
+def _metrics(parts: DataFrame, plan: Plan, at: Cut) -> list[tuple[str, str, str, str, int, float, int]]:
+    """Add the workers' parts up: sums over counts, distinct items over the catalogue, AUC of the joint histogram."""
+    from pyspark.sql import functions as F
+
+    parts = parts.persist()
+    counted = ("positives", "negatives")
+    plain = parts.where(~F.col("metric").isin("coverage", *counted)).groupBy("model", "slice", "metric", "k")
+    rows = []
+    for r in plain.agg(F.sum("value").alias("value"), F.sum("users").alias("users")).collect():
+        if r["users"]:
+            rows.append((r["model"], at.name, r["slice"], r["metric"], r["k"], r["value"] / r["users"], r["users"]))
+    catalogue = int(load_state(plan.how.ref).allowed.sum())
+    covered = parts.where(F.col("metric") == "coverage").groupBy("model", "slice", "k")
+    for r in covered.agg(F.countDistinct("key").alias("items")).collect():
+        share = r["items"] / max(catalogue, 1)
+        rows.append((r["model"], at.name, r["slice"], "coverage", r["k"], share, catalogue))
+    bins = parts.where(F.col("metric").isin(*counted)).groupBy("metric", "key").agg(F.sum("value").alias("n")).collect()
+    histogram = AucHistogram.of()
+    for r in bins:
+        getattr(histogram, r["metric"])[r["key"]] += int(r["n"])
+    if histogram.positives.any() and histogram.negatives.any():
+        pairs = int(histogram.positives.sum() + histogram.negatives.sum())
+        rows.append(("ranker", at.name, ALL, "auc", 0, histogram.auc(), pairs))
+    parts.unpersist()
+    return sorted(rows)
+
+
+STAGE = Stage(
+    name="evaluate",
+    does="every model's full ranking against the test window",
+    run=evaluate,
+    sections=("split", "features", "candidates", "score", "evaluate"),
+    inputs=(
+        "histories",
+        "item_stats",
+        "item_features",
+        "user_features",
+        "item_ids",
+        "retrieval_model",
+        "ranker",
+    ),
+    outputs=("metrics",),
+)

@@ -1,0 +1,72 @@
+"""The night: all stages in their order."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from recsys_spark.config import Settings
+from recsys_spark.errors import RecsysError
+from recsys_spark.stage import Stage, new_run_id, run_stage
+from recsys_spark.tables import Manifest, TableStore
+from recsys_spark.tables.lock import writer_lock
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that --help does not wait for torch
+    "clean": "recsys_spark.cleaning.clean:STAGE",
+    "featurize": "recsys_spark.features.featurize:STAGE",
+    "train-retrieval": "recsys_spark.training.stages:RETRIEVAL_STAGE",
+    "candidates": "recsys_spark.scoring.examples:STAGE",
+    "train-ranker": "recsys_spark.training.stages:RANKER_STAGE",
+    "evaluate": "recsys_spark.evaluation.evaluate:STAGE",
+    "score": "recsys_spark.scoring.score:STAGE",
+    "publish": "recsys_spark.scoring.publish:STAGE",
+    "report": "recsys_spark.reporting.report:STAGE",
+}
+
+
+def load_stage(name: str) -> Stage:
+    """Stage by name.
+
+    Raises
+    ------
+    RecsysError
+        There is no such stage.
+    """
+    if name not in STAGES:
+        raise RecsysError(f"no stage '{name}'", "command line", f"Stages: {', '.join(STAGES)}.")
+    module, attribute = STAGES[name].split(":")
+    stage: Stage = getattr(import_module(module), attribute)
+    return stage
+
+
+def run_stages(
+    spark: SparkSession, settings: Settings, dt: str, names: list[str] | None = None, force: bool = False
+) -> dict[str, Manifest]:
+    """Do stages of a day in the order of the night, with the root's lock held.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    settings : Settings
+    dt : str
+        The run's day, YYYY-MM-DD.
+    names : list of str, optional
+        Some stages only.
+    force : bool
+        Do them again although nothing changed.
+
+    Returns
+    -------
+    dict of str to Manifest
+        What they wrote or found written, by table.
+    """
+    chosen = [load_stage(name) for name in (STAGES if names is None else names)]
+    run_id = new_run_id()
+    written: dict[str, Manifest] = {}
+    with writer_lock(TableStore(settings.root).storage):
+        for stage in chosen:
+            written |= run_stage(stage, spark, settings, dt, run_id, force)
+    return written

@@ -1,0 +1,169 @@
+"""Names and sentences for what the tables keep as short codes. No Spark, no files."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+
+STAGES = (
+    "clean",
+    "featurize",
+    "train-retrieval",
+    "candidates",
+    "train-ranker",
+    "evaluate",
+    "score",
+    "publish",
+    "report",
+)
+
+# What a user did, in the past tense, where all events are of one kind. Other kinds are worded as "had it".
+_VERBS = {
+    "buy": "bought",
+    "purchase": "bought",
+    "order": "ordered",
+    "view": "viewed",
+    "click": "clicked",
+    "watch": "watched",
+    "play": "played",
+    "read": "read",
+    "rate": "rated",
+    "rating": "rated",
+    "like": "liked",
+}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # they hold emoji and some scripts together
+
+
+def clean(text: object, limit: int = 160) -> str:
+    """Text of the data for a person's eyes: no control or direction characters, not endless.
+
+    A label may hold terminal codes or marks that turn the direction of a line; each becomes ``\ufffd``.
+    """
+    shown = "".join(
+        "\ufffd" if unicodedata.category(each) in _INVISIBLE and each not in _JOINERS else each
+        for each in str(text)
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def verb(event_types: list[str]) -> str | None:
+    """Past tense of the only event type, or None where there are several or it is none we know."""
+    return _VERBS.get(event_types[0].lower()) if len(event_types) == 1 else None
+
+
+def often(times: int, done: str | None) -> str:
+    """``bought 52 times``, or ``had it 52 times`` where nothing better is known."""
+    count = {1: "once", 2: "twice"}.get(times, f"{times:,} times")
+    return f"{done or 'had it'} {count}"
+
+
+def ago(days: int) -> str:
+    """``3 days ago``."""
+    if days <= 0:
+        return "on the same day"
+    return "1 day ago" if days == 1 else f"{days:,} days ago"
+
+
+def reason(code: str, done: str | None = None, recent_days: int | None = None) -> str:
+    """Sentence for the ``reason`` of a row of top_n; a code that is not known is shown as it is.
+
+    Parameters
+    ----------
+    code : str
+        ``own:<times>:<days since>``, ``taste`` or ``popular:<events in the recent window>``.
+    done : str, optional
+        From ``verb``.
+    recent_days : int, optional
+        Length of the recent window.
+    """
+    kind, *parts = code.split(":")
+    if not all(part.isdigit() for part in parts):
+        return clean(code)
+    numbers = [int(part) for part in parts]
+    if kind == "own" and len(numbers) == 2:
+        last = f", {ago(numbers[1])}" if numbers[0] == 1 else f", last {ago(numbers[1])}"
+        return often(numbers[0], done) + last
+    if kind == "taste" and not numbers:
+        return "new, fits the taste"
+    if kind == "popular" and len(numbers) == 1:
+        window = f"the last {recent_days} days" if recent_days else "the recent window"
+        return f"popular: {numbers[0]:,} event{'' if numbers[0] == 1 else 's'} in {window}"
+    return clean(code)
+
+
+def kind(code: str) -> str:
+    """Group of a reason, for counting and colour."""
+    first = code.split(":")[0]
+    return first if first in KINDS else "other"
+
+
+KINDS = {
+    "own": "already known to the user",
+    "taste": "new to the user, found by taste",
+    "popular": "popular with everybody",
+    "other": "other",
+}
+
+METRICS = {
+    "ndcg": "NDCG",
+    "recall": "Recall",
+    "precision": "Precision",
+    "hit_rate": "Hit rate",
+    "map": "MAP",
+    "mrr": "MRR",
+    "coverage": "Coverage",
+}
+
+
+def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, tuple[str, str]]:
+    """Model code → name and what it does, in the order of the table."""
+    candidates = (
+        "the retrieval model's items and the user's own" if repeats else "the retrieval model's items"
+    )
+    return {
+        "popularity": ("Most popular", "one list for everybody: the items with the most events"),
+        "recent_popularity": ("Most popular lately", f"the same, counting the last {recent_days} days only"),
+        "repeat": (
+            "Own items, most frequent",
+            "the items that the user had most often, then popular ones",
+        ),
+        "repeat_decayed": (
+            "Own items, most frequent lately",
+            f"the same, where an event counts half after {half_life_days:g} days",
+        ),
+        "item_knn": ("ItemKNN", "items that go together with those the user had"),
+        "retrieval": ("Matrix factorization", "the retrieval model alone, over the whole catalogue"),
+        "ranker": ("DeepFM", f"{candidates}, put in order by the ranker"),
+    }
+
+
+SLICES = {
+    "all": ("Repeats counted", "whatever the user had in the test weeks, known items included"),
+    "new": ("New items only", "only items that the user had never had before the test weeks"),
+}
+
+
+def day(seconds: int) -> str:
+    """Date of a time in seconds since 1970-01-01 UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def days_between(seconds: int, dt: str) -> int:
+    """Days from an event's date to a day YYYY-MM-DD."""
+    start = datetime.fromtimestamp(seconds, UTC).date()
+    return (datetime.strptime(dt, "%Y-%m-%d").date() - start).days
+
+
+def duration(seconds: float) -> str:
+    """``1 min 05 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def file_name(path: str) -> str:
+    """Last part of a path or URI."""
+    return clean(path.rstrip("/").rsplit("/", 1)[-1])

@@ -1,0 +1,81 @@
+"""The ranker at work: from a run folder to logits of candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
+from recsys_spark.models.fields import FieldTables, as_tensors
+from recsys_spark.scoring.state import StateRef
+from recsys_spark.tables.arrays import by_index, read_parquet
+from recsys_spark.tables.storage import Storage
+
+ROWS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class RankerModel:
+    """A trained DeepFM with the codes of its users and items.
+
+    Parameters
+    ----------
+    module : DeepFM
+        In evaluation mode.
+    fields : FieldTables
+    shift : float
+        Added to the logits: the log of the share of negatives that training kept, so that the sigmoid is the
+        probability over all candidates (King and Zeng 2001, prior correction).
+    """
+
+    module: DeepFM
+    fields: FieldTables
+    shift: float
+
+    @torch.no_grad()
+    def logits(
+        self, users: NDArray[np.int32], items: NDArray[np.int64], numbers: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Logits of candidates: ``users`` and ``items`` are indexes [C], ``numbers`` pair features [C, P]."""
+        parts = [np.zeros(0, np.float32)]
+        for start in range(0, len(users), ROWS_AT_ONCE):
+            part = slice(start, start + ROWS_AT_ONCE)
+            codes = self.fields.codes(
+                torch.from_numpy(users[part].astype(np.int64)), torch.from_numpy(items[part].astype(np.int64))
+            )
+            parts.append((self.module(codes, torch.from_numpy(numbers[part])) + self.shift).numpy())
+        return np.concatenate(parts)
+
+
+@lru_cache(maxsize=1)
+def load_ranker(ref: StateRef, folder: str, threads: int) -> RankerModel:
+    """Build the ranker of a run folder, once a worker process.
+
+    Parameters
+    ----------
+    ref : StateRef
+        Tells the root and the feature tables.
+    folder : str
+        Run folder of the table ``ranker``.
+    threads : int
+        Torch threads of this process.
+    """
+    torch.set_num_threads(threads)
+    storage = Storage(ref.root)
+    describes: dict[str, Any] = storage.read_json(f"{folder}/spec.json")
+    module = DeepFM(DeepFMSpec(**describes["spec"]))
+    module.load_state_dict(load(storage.read_bytes(f"{folder}/model.safetensors")))
+    module.eval()
+    users, items = (read_parquet(storage, f) for f in (ref.user_features, ref.item_features))
+    sizes = [int(table["index"].to_numpy().max()) + 1 for table in (users, items)]
+    fields = FieldTables(
+        as_tensors([by_index(users, name, sizes[0]) for name in describes["user_fields"]]),
+        as_tensors([by_index(items, name, sizes[1]) for name in describes["item_fields"]]),
+    )
+    return RankerModel(module, fields, float(np.log(describes["negative_share"])))

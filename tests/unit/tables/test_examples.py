@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_spark.tables.examples import write_shuffled
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+KEY = ["user", "item", "time"]
+
+
+def rows_of(count: int) -> list[tuple[int, int, int, float]]:
+    return [(n % 17, n % 5, n // 3, 1.0) for n in range(count)]
+
+
+def write(spark: SparkSession, folder: Path, count: int, target: int, least: int, parts: int = 2) -> list[Any]:
+    rows = spark.createDataFrame(rows_of(count), "user int, item int, time bigint, weight float")
+    assert write_shuffled(rows.repartition(parts), folder.as_uri(), KEY, target, least) == count
+    files = sorted(folder.glob("part-*.parquet"))
+    for file in files:
+        assert pq.ParquetFile(file).metadata.num_row_groups == 1
+    return [pq.read_table(file) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("count", "target", "least", "groups"),
+    [(1, 100, 4, 1), (3, 100, 4, 3), (4, 100, 4, 4), (401, 100, 2, 4), (401, 50, 11, 11), (257, 1, 1, 257)],
+)
+def test_equal_row_groups_and_nothing_lost(
+    spark: SparkSession, tmp_path: Path, count: int, target: int, least: int, groups: int
+) -> None:
+    tables = write(spark, tmp_path / "x", count, target, least)
+    sizes = [table.num_rows for table in tables]
+    assert len(sizes) == groups
+    assert max(sizes) - min(sizes) <= 1
+    found = pa.concat_tables(tables).to_pylist()
+    assert sorted(tuple(row.values()) for row in found) == sorted(rows_of(count))
+
+
+def test_no_rows_write_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    assert write(spark, tmp_path / "x", 0, 10, 4) == []
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_order_does_not_depend_on_who_wrote_it(spark: SparkSession, tmp_path: Path) -> None:
+    ways = [write(spark, tmp_path / str(parts), 300, 60, 4, parts) for parts in (1, 2, 7)]
+    assert ways[0] == ways[1] == ways[2]
+
+
+def test_rows_are_shuffled_over_the_whole(spark: SparkSession, tmp_path: Path) -> None:
+    """Times rise in the input; after shuffling each file holds about the same spread of them."""
+    tables = write(spark, tmp_path / "x", 2_000, 500, 4)
+    means = [sum(table["time"].to_pylist()) / table.num_rows for table in tables]
+    assert all(abs(mean - 333) < 40 for mean in means)
+    times = tables[0]["time"].to_pylist()
+    assert 0.4 < sum(a < b for a, b in zip(times, times[1:], strict=False)) / len(times) < 0.6
