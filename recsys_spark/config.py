@@ -166,8 +166,8 @@ class Retrieval(Training):
     negatives: int = Field(
         384, ge=1, description="Negatives that a batch shares, drawn by popularity to the power 0.5"
     )
-    half_life_days: float = Field(180.0, gt=0, description="Age at which an event counts half in training")
-    weight_decay: float = Field(0.06, ge=0, description="L2 on the vectors of a batch")
+    half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
+    weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
     validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
 

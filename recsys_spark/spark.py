@@ -25,6 +25,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
     java_home = find_java_home(Path(sys.prefix).parent)
     if java_home is not None:
         os.environ.setdefault("JAVA_HOME", str(java_home))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a Python worker has one core: more threads would fight
     from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
@@ -39,6 +40,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
+        "spark.executorEnv.OMP_NUM_THREADS": "1",
         **settings.spark.conf,
     }
     for key, value in defaults.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from uuid import uuid4
 
 from recsys_spark import __version__
 from recsys_spark.config import Settings
+from recsys_spark.memory import PeakMemory
 from recsys_spark.progress import say
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.store import Stamp
@@ -136,14 +136,15 @@ def run_stage(
     started = time.monotonic()
     spark.sparkContext.setJobGroup(stage.name, stage.does)
     try:
-        written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
+        with PeakMemory() as memory:
+            written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
     finally:
         spark.catalog.clearCache()
     outputs = _show(stage, store, {manifest.table: manifest for manifest in written})
     seconds = time.monotonic() - started
-    _note(store, stage, stamp, outputs, seconds)
+    _note(store, stage, stamp, outputs, seconds, memory.mib)
     rows = ", ".join(f"{m.table} {m.rows:,}" for m in outputs.values() if m.rows)
-    say(f"{stage.name}: {seconds:.1f} s{' · rows: ' + rows if rows else ''}")
+    say(f"{stage.name}: {seconds:.1f} s · peak {memory.mib:,} MiB{' · rows: ' + rows if rows else ''}")
     return outputs
 
 
@@ -183,17 +184,16 @@ def _show(stage: Stage, store: TableStore, outputs: dict[str, Manifest]) -> dict
 
 
 def _note(
-    store: TableStore, stage: Stage, stamp: Stamp, outputs: dict[str, Manifest], seconds: float
+    store: TableStore, stage: Stage, stamp: Stamp, outputs: dict[str, Manifest], seconds: float, peak_mib: int
 ) -> None:
     """Keep time and memory of the stage for the report; they are figures of a run, not of a table."""
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     store.storage.write_json(
         f"_stages/dt={stamp.dt}/{stage.name}.json",
         {
             "stage": stage.name,
             "run_id": stamp.run_id,
             "seconds": round(seconds, 1),
-            "driver_peak_mib": round(peak_kib / 1024),
+            "peak_mib": peak_mib,
             "rows": {name: manifest.rows for name, manifest in outputs.items()},
         },
     )

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from . import horovod_wheel, java, stamp
@@ -31,13 +32,14 @@ class Environment:
     ----------
     venv : Path
         Its folder.
-    constraints : Path
-        File of exact versions that every installation into it keeps to.
+    pins : str
+        Text of the constraints file that every installation into it keeps to.
     """
 
-    def __init__(self, venv: Path, constraints: Path) -> None:
+    def __init__(self, venv: Path, pins: str) -> None:
         self.venv = venv
-        self.constraints = constraints
+        self.pins = pins
+        self.constraints = venv / "constraints.txt"
         self.python = venv / "bin" / "python"
         self.log = venv / LOG
 
@@ -50,6 +52,8 @@ class Environment:
                 [_base_executable(), "-m", "venv", self.venv], self.log, "creating the virtual environment"
             )
         stamp.begin(self.venv)
+        write_atomically(self.constraints, self.pins)
+        self.install("updating pip", "pip")  # older ones take minutes over what a newer one sees at once
 
     def install(self, what: str, *arguments: str | Path, show_log: bool = True) -> None:
         """Run ``pip install`` under the constraints."""
@@ -90,11 +94,11 @@ def set_up_project(project: Path, env: Mapping[str, str]) -> None:
         if stamp.is_current(venv, key):
             return
         tools = find_toolchain(env)
-        environment = Environment(venv, venv / "constraints.txt")
+        environment = Environment(venv, (project / "constraints.txt").read_text(encoding="utf-8"))
         with step("creating .venv"):
             environment.create()
         java_home = _provide_java(environment, project, env)
-        _install_torch(environment, project, choices.get(TORCH_VARIABLE), tools)
+        _install_torch(environment, choices.get(TORCH_VARIABLE), tools)
         _install_horovod(environment, project, tools, {**env, **choices})
         with step("installing the project and its packages"):
             environment.install("installing the project", "-e", f"{project}[dev]")
@@ -126,11 +130,10 @@ def without_torch(constraints: str) -> str:
     return re.sub(r"(?mi)^torch\s*==.*\n?", "", constraints)
 
 
-def _install_torch(
-    environment: Environment, project: Path, requirement: str | None, tools: Toolchain
-) -> None:
-    pins = (project / "constraints.txt").read_text(encoding="utf-8")
-    write_atomically(environment.constraints, without_torch(pins) if requirement else pins)
+def _install_torch(environment: Environment, requirement: str | None, tools: Toolchain) -> None:
+    if requirement:
+        pins = environment.constraints.read_text(encoding="utf-8")
+        write_atomically(environment.constraints, without_torch(pins))
     extra = [] if tools.has_cmake else [CMAKE_REQUIREMENT]
     with step(f"installing PyTorch ({requirement or 'as pinned'})"):
         environment.install("installing PyTorch", requirement or "torch", *BUILD_REQUIREMENTS, *extra)
@@ -148,27 +151,38 @@ def _install_horovod(
     if note := horovod_wheel.missing_for_gpu(torch, tools, flags):
         say(note)
     build = horovod_wheel.Build(python, tools, torch, flags)
+    cache = horovod_wheel.cache_dir(env, project)
+    try:
+        _install_build(environment, build, cache)
+    except SetupError as error:
+        demanded = any(name.startswith(horovod_wheel.GPU_PREFIX) for name in env)
+        if not build.has_gpu or demanded:
+            raise
+        say(str(error))
+        say("going on without NCCL: one GPU trains well, several exchange gradients through the CPU")
+        flags = horovod_wheel.build_flags(torch, replace(tools, has_gpu=False), env)
+        _install_build(environment, replace(build, flags=flags), cache)
+
+
+def _install_build(environment: Environment, build: horovod_wheel.Build, cache: Path) -> None:
     if horovod_wheel.installed_key(environment.venv) == build.key:
         return
-    cache = horovod_wheel.cache_dir(env, project)
     for attempt in ("first", "last"):
-        with step(f"Horovod for torch {torch.version} (built once per user, in minutes)"):
+        with step(f"Horovod for torch {build.torch.version} (built once per user, in minutes)"):
             wheel = horovod_wheel.provide_wheel(build, cache, environment.log)
             environment.install("installing Horovod", "--no-deps", "--force-reinstall", wheel)
-        if output_of([python, "-c", "import horovod.torch as hvd; hvd.init()"]) is not None:
+        if output_of([build.python, "-c", "import horovod.torch as hvd; hvd.init()"]) is not None:
             return
+        shutil.rmtree(wheel.parent)
         if attempt == "first":
             say("the kept Horovod wheel does not load here; building it anew")
-            shutil.rmtree(wheel.parent)
-    raise SetupError(f"Horovod was built but cannot be loaded; see: {python} -c 'import horovod.torch'")
+    raise SetupError(f"Horovod was built but does not load: {build.python} -c 'import horovod.torch'")
 
 
 def _provide_java(environment: Environment, project: Path, env: Mapping[str, str]) -> Path:
     found = java.find_java_home(project, env)
     if found is not None:
         return found
-    pins = (project / "constraints.txt").read_text(encoding="utf-8")
-    write_atomically(environment.constraints, pins)
     with step("no JDK 17 or 21 found; installing one into .venv"):
         try:
             environment.install("installing a JDK", java.JDK_PACKAGE, show_log=False)
@@ -215,7 +229,7 @@ def set_up_airflow(project: Path, env: Mapping[str, str]) -> None:
         key = stamp.fingerprint([constraints, *Path(__file__).parent.glob("*.py")], {})
         if stamp.is_current(venv, key):
             return
-        environment = Environment(venv, constraints)
+        environment = Environment(venv, constraints.read_text(encoding="utf-8"))
         with step("creating .venv-airflow"):
             environment.create()
         with step("installing Airflow"):

@@ -36,6 +36,7 @@ from .toolchain import Toolchain
 VERSION = "0.28.1"
 PYTHON_TAG = "cp311"
 PIP_OPTIONS = ("--no-cache-dir", "--no-build-isolation", "--no-deps")
+GPU_PREFIX = "HOROVOD_GPU_"
 BYTES_PER_COMPILER = 2 << 30  # torch's headers cost a compiler between 1 and 2 GiB
 
 CPU_FLAGS = {
@@ -104,6 +105,11 @@ class Build:
     tools: Toolchain
     torch: TorchBuild
     flags: Mapping[str, str]
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether GPU collectives are part of it."""
+        return any(name.startswith(GPU_PREFIX) for name in self.flags)
 
     @property
     def key(self) -> str:
@@ -214,7 +220,7 @@ def _compile(build: Build, scratch: Path, log: Path) -> None:
     # cache's folders have a '+' in their names.
     with tempfile.TemporaryDirectory(prefix="horovod-") as temporary:
         source = _fetch_source(build, Path(temporary), log, env)
-        if "HOROVOD_GPU_OPERATIONS" not in build.flags:
+        if not build.has_gpu:
             forget_cuda(source / "cmake" / "Modules" / "FindPytorch.cmake")
         words = [*pip_command(build.python, "wheel"), *PIP_OPTIONS, "-w", target, source]
         run_logged(words, log, "building Horovod", env)
@@ -256,7 +262,7 @@ def build_environment(build: Build, base: Mapping[str, str], scratch: Path) -> d
         MAKEFLAGS=f"-j{compilers_at_once()}",  # and not those of the make that may have started us
         CMAKE_POLICY_VERSION_MINIMUM="3.5",  # for CMake 4, which no longer reads older projects
     )
-    if build.flags.get("HOROVOD_GPU_OPERATIONS") == "NCCL":
+    if build.has_gpu:
         env.update(_nccl_of_torch(build.torch, env, scratch))
         if build.tools.cuda_home is not None:
             env.setdefault("HOROVOD_CUDA_HOME", str(build.tools.cuda_home))

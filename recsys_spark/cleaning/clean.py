@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.cleaning.rules import DUPLICATE, KEPT, READ, RULES, bad_id, event_rules, first_broken
-from recsys_spark.cleaning.source import entity_columns, open_source, source_files, typed_events
+from recsys_spark.cleaning.source import (
+    entity_columns,
+    open_source,
+    quoted,
+    reading,
+    source_files,
+    typed_events,
+)
 from recsys_spark.config import EntitiesInput, Feature, Settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.stage import Stage, Work
@@ -35,8 +42,9 @@ def clean(work: Work) -> list[Manifest]:
     users = _judge_entities(spark, settings, settings.input.users, "users", settings.features.user).persist()
     judged = [(EVENTS, events), ("items", items), ("users", users)]
 
-    counts = [row for name, frame in judged for row in _count(name, frame)]
-    read = _count_raw(spark, settings)
+    with reading():
+        counts = [row for name, frame in judged for row in _count(name, frame)]
+        read = _count_raw(spark, settings)
     _check_sums(counts, read)
     _check_shares(counts, settings)
     kept = {name: sum(n for s, _, rule, n in counts if s == name and rule == KEPT) for name, _ in judged}
@@ -92,14 +100,14 @@ def _judge_entities(
     wanted = sorted({feature.source for feature in features})
     label_parts = re.findall(r"\{([^{}]+)\}", source.label or "")
     raw = open_source(spark, source, f"input.{name}", entity_columns(source, sorted({*wanted, *label_parts})))
-    identity = F.trim(F.col(source.id).cast("string"))
+    identity = F.trim(quoted(source.id).cast("string"))
     names = [each for each in raw.columns if each != c.SOURCE_FILE]
     rows = raw.select(
         identity.alias(key),
         _label(source.label, identity).alias(c.LABEL_TEXT),
-        *[F.col(column).cast("string").alias(f"attribute_{column}") for column in wanted],
+        *[_text(raw, column).alias(f"attribute_{column}") for column in wanted],
         c.SOURCE_FILE,
-        F.to_json(F.struct(*[F.col(f"`{each}`") for each in names])).alias(c.RAW),
+        F.to_json(F.struct(*[quoted(each) for each in names])).alias(c.RAW),
     )
     again = F.row_number().over(Window.partitionBy(key).orderBy(c.SOURCE_FILE, c.RAW)) > 1
     rules = [
@@ -110,6 +118,15 @@ def _judge_entities(
     return rows.withColumn(c.RULE, F.coalesce(first_broken(rules), F.lit(KEPT)))
 
 
+def _text(raw: DataFrame, column: str) -> Column:
+    """An attribute as text; the values of an array with | between them, as features of kind list expect it."""
+    from pyspark.sql import functions as F
+
+    if raw.schema[column].dataType.typeName() != "array":
+        return quoted(column).cast("string")
+    return F.when(quoted(column).isNotNull(), F.concat_ws("|", quoted(column).cast("array<string>")))
+
+
 def _label(template: str | None, identity: Column) -> Column:
     """Text from a template such as ``{title} ({year})``; a missing value leaves its place empty."""
     from pyspark.sql import functions as F
@@ -117,7 +134,7 @@ def _label(template: str | None, identity: Column) -> Column:
     if template is None:
         return identity
     parts = [
-        F.coalesce(F.col(part[1:-1]).cast("string"), F.lit("")) if part.startswith("{") else F.lit(part)
+        F.coalesce(quoted(part[1:-1]).cast("string"), F.lit("")) if part.startswith("{") else F.lit(part)
         for part in re.split(r"(\{[^{}]+\})", template)
         if part
     ]
@@ -166,7 +183,8 @@ def _count_raw(spark: SparkSession, settings: Settings) -> list[tuple[str, str, 
     counted = []
     for name, reader in ((EVENTS, sources.interactions), ("items", sources.items), ("users", sources.users)):
         if reader is not None:
-            raw = open_source(spark, reader, f"input.{name}", {})
+            column = {"id": reader.id} if isinstance(reader, EntitiesInput) else {"user_id": reader.user_id}
+            raw = open_source(spark, reader, f"input.{name}", column)
             counted += [
                 (name, r[c.SOURCE_FILE], READ, r["count"])
                 for r in raw.groupBy(c.SOURCE_FILE).count().collect()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -13,14 +17,17 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "nanoseconds": 1_000_000_000}
+_LAST_SECOND = 253_402_300_799  # 9999-12-31 23:59:59 UTC; milliseconds taken for seconds lie far after it
+_NUMBERS = ("byte", "short", "integer", "long", "float", "double", "decimal")
 
 
 def source_files(spark: SparkSession, settings: Settings) -> list[tuple[str, int, int]]:
     """Path, size and time of every raw file: the facts that tell whether the input changed."""
     found: list[tuple[str, int, int]] = []
-    for reader in (settings.input.interactions, settings.input.items, settings.input.users):
+    for name in ("interactions", "items", "users"):
+        reader = getattr(settings.input, name)
         if reader is not None:
-            found += _list(spark, reader)
+            found += _list(spark, reader, f"input.{name}")
     return sorted(found)
 
 
@@ -68,18 +75,41 @@ def open_source(spark: SparkSession, reader: Reader, setting: str, columns: dict
     return frame.withColumn(c.SOURCE_FILE, F.col("_metadata.file_path"))
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Tell a file that breaks while its rows are read (torn, or a column of another type) in one line."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        text = str(error)
+        files = re.search(r"(?:file|hdfs|s3a?):/[^\s,;'\"]+", text)
+        if not files:
+            raise
+        lines = [line.strip() for line in text.splitlines()]
+        causes = [line for line in lines if line.startswith("Caused by:")] or lines[:1]
+        raise RecsysError(
+            f"cannot be read ({causes[-1].removeprefix('Caused by: ')[:300]})",
+            files.group().rstrip(".)]"),
+            "Mend or remove the file: it is torn, or a column is of another type than in the other files.",
+        ) from error
+
+
 def typed_events(raw: DataFrame, source: InteractionsInput) -> DataFrame:
     """Typed event columns and their raw twins, beside ``raw`` (the row as JSON) and ``source_file``."""
     from pyspark.sql import functions as F
 
+    _check_time_unit(raw, source)
     names = [name for name in raw.columns if name != c.SOURCE_FILE]
-    event_type = F.col(source.event_type) if source.event_type else F.lit(source.constant_event_type)
-    value = F.col(source.value) if source.value else F.lit(None).cast("double")
+    event_type = quoted(source.event_type) if source.event_type else F.lit(source.constant_event_type)
+    value = quoted(source.value) if source.value else F.lit(None).cast("double")
     twins = {
-        c.USER_ID: F.col(source.user_id),
-        c.ITEM_ID: F.col(source.item_id),
+        c.USER_ID: quoted(source.user_id),
+        c.ITEM_ID: quoted(source.item_id),
         c.EVENT_TYPE: event_type,
-        c.EVENT_TIME: F.col(source.event_time),
+        c.EVENT_TIME: quoted(source.event_time),
         c.VALUE: value,
     }
     typed = {
@@ -91,7 +121,7 @@ def typed_events(raw: DataFrame, source: InteractionsInput) -> DataFrame:
     }
     return raw.select(
         c.SOURCE_FILE,
-        F.to_json(F.struct(*[F.col(f"`{name}`") for name in names])).alias(c.RAW),
+        F.to_json(F.struct(*[quoted(name) for name in names])).alias(c.RAW),
         *[column.alias(f"raw_{name}") for name, column in twins.items()],
         *[column.alias(name) for name, column in typed.items()],
     )
@@ -102,16 +132,48 @@ def entity_columns(source: EntitiesInput, features: list[str]) -> dict[str, str]
     return {"id": source.id, **{f"features ({name})": name for name in features}}
 
 
+def quoted(name: str) -> Column:
+    """Column of exactly this name, whatever signs it holds."""
+    from pyspark.sql import functions as F
+
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def _check_time_unit(raw: DataFrame, source: InteractionsInput) -> None:
+    """A number of unknown unit is no time, and a timestamp is no number of milliseconds: refuse to guess."""
+    kind = raw.schema[source.event_time].dataType
+    is_time = kind.typeName() in ("timestamp", "timestamp_ntz", "date")
+    if (source.time_unit == "timestamp" and kind.typeName() in _NUMBERS) or (
+        source.time_unit != "timestamp" and is_time
+    ):
+        do = (
+            "Set input.interactions.time_unit to timestamp."
+            if is_time
+            else "Set input.interactions.time_unit to seconds, milliseconds or nanoseconds "
+            "(pandas writes its timestamps to Parquet as nanoseconds)."
+        )
+        raise RecsysError(
+            f"column '{source.event_time}' is of type {kind.simpleString()}, but time_unit is '{source.time_unit}'",
+            source.path,
+            do,
+        )
+
+
 def _timestamp(column: Column, unit: str) -> Column:
+    """Time of an event; null where it cannot be read, or lies after the year 9999."""
     from pyspark.sql import functions as F
 
     if unit == "timestamp":
-        return column.try_cast("timestamp")
-    microseconds = column.try_cast("decimal(38,9)") * F.lit(1_000_000) / F.lit(_PER_SECOND[unit])
+        # Spark reads "12:30" as of today, and "2024" as a New Year's Day: only what begins with a day is a time
+        dated = F.trim(column.cast("string")).rlike(r"^\d{4}-\d{1,2}-\d{1,2}")
+        return F.when(dated, column.try_cast("timestamp"))
+    number = column.try_cast("decimal(38,9)")
+    possible = F.abs(number) <= F.lit(Decimal(_LAST_SECOND * _PER_SECOND[unit]))
+    microseconds = F.when(possible, number) * F.lit(1_000_000) / F.lit(_PER_SECOND[unit])
     return F.timestamp_micros(microseconds.try_cast("bigint"))
 
 
-def _list(spark: SparkSession, reader: Reader, setting: str = "input") -> list[tuple[str, int, int]]:
+def _list(spark: SparkSession, reader: Reader, setting: str) -> list[tuple[str, int, int]]:
     """Files of a path or glob, by Hadoop's file system, so that any URI of the cluster works."""
     jvm = spark.sparkContext._jvm
     configuration = spark.sparkContext._jsc.hadoopConfiguration()

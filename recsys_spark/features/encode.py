@@ -83,7 +83,8 @@ def _number(feature: Feature) -> Column:
     text = F.col(f"attribute_{feature.source}")
     if feature.extract:
         text = F.regexp_extract(text, feature.extract, 1)
-    return text.try_cast("double")
+    number = text.try_cast("double")
+    return F.when(F.abs(number) < float("inf"), number)  # NaN is greater than all numbers in Spark
 
 
 def _fit_terms(rows: DataFrame, feature: Feature) -> dict[str, Any]:
@@ -110,7 +111,7 @@ def _bucket(value: Column, bounds: list[float]) -> Column:
     if not bounds:
         return F.when(value.isNull(), F.lit(NONE_CODE)).otherwise(F.lit(FIRST_CODE))
     reached = F.size(F.filter(F.array(*[F.lit(float(b)) for b in bounds]), lambda bound: bound <= value))
-    return F.when(value.isNull() | F.isnan(value), F.lit(NONE_CODE)).otherwise(F.lit(FIRST_CODE) + reached)
+    return F.when(value.isNull(), F.lit(NONE_CODE)).otherwise(F.lit(FIRST_CODE) + reached)
 
 
 def _lookup(rows: DataFrame, feature: Feature, vocabulary: list[str]) -> DataFrame:

@@ -61,7 +61,7 @@ class Figures:
     """Everything the table ``metrics`` says of the test window."""
 
     blocks: list[Block]
-    ranker: list[tuple[str, str, str]]  # name, value, rows behind it
+    ranker: list[tuple[str, str, str]]  # name, value, candidates behind it
     headline: tuple[float, float, int] | None  # published, best baseline, k; with repeats counted
 
 
@@ -131,7 +131,7 @@ def _grid(
 def _cell(value: float, metric: str, best: float | None) -> Cell:
     if not math.isfinite(value):
         return Cell("–")
-    text = f"{100 * value:.1f} %" if metric == "coverage" else f"{value:.4f}"
+    text = f"{100 * value:.2f} %" if metric == "coverage" else f"{value:.4f}"
     return Cell(text, value == best and value > 0)
 
 

@@ -19,7 +19,10 @@ RAW_LENGTH = 400
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of some rows of a source; ``share`` is of the rows read."""
+    """What became of some rows of a source.
+
+    ``share`` is of the rows read. Rows of later days are not ``bad``: they wait for their night.
+    """
 
     rule: str
     meaning: str
@@ -74,7 +77,7 @@ def ledger(work: Work) -> tuple[list[Source], list[BadFile]]:
                 meaning=OUTCOMES.get(rule, "not described"),
                 rows=here[rule][c.ROWS],
                 share=here[rule][c.ROWS] / read if read else 0.0,
-                bad=rule in RULES,
+                bad=rule in RULES and rule != "after_date",
                 example=examples.get((name, rule), ""),
             )
             for rule in order

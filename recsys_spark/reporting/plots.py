@@ -42,7 +42,7 @@ def curve_plots(name: str, content: dict[str, Any], order: Sequence[str] = ()) -
     points = _points(found[phases[0]], metric, sign)
     if points:
         best = max(points, key=lambda point: (sign * point[1], -point[0]))
-        plots.append((title, _draw(f"{name}-validation", {"validation": points}, best)))
+        plots.append((title, _draw(f"{name}-validation", {"validation": points}, best, sign > 0)))
     return plots
 
 
@@ -66,7 +66,10 @@ def _points(curve: Curve, key: str, sign: int) -> list[tuple[float, float]]:
 
 
 def _draw(
-    salt: str, lines: dict[str, list[tuple[float, float]]], best: tuple[float, float] | None = None
+    salt: str,
+    lines: dict[str, list[tuple[float, float]]],
+    best: tuple[float, float] | None = None,
+    above: bool = True,
 ) -> str:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -99,7 +102,7 @@ def _draw(
             axes.annotate(
                 f"{best[1]:.4f}",
                 best,
-                xytext=(0, 9),
+                xytext=(0, 9 if above else -18),
                 textcoords="offset points",
                 ha="center",
                 color=COLOURS[1],

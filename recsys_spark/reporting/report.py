@@ -94,7 +94,7 @@ def render(values: dict[str, Any]) -> str:
     )
     environment.filters |= {
         "n": lambda value: f"{value:,}",
-        "share": lambda value: "< 0.1 %" if 0 < value < 0.001 else f"{100 * value:.1f} %",
+        "share": words.share,
         "drawn": lambda svg: Markup(svg),
     }
     return environment.from_string(source).render(**values)
@@ -108,9 +108,16 @@ def _versions(work: Work) -> list[tuple[str, str]]:
         ("Ranker", "ranker"),
         ("Metrics", "metrics"),
     ]
-    shown = [(name, f"run {runs[table].run_id}") for name, table in chosen if table in runs]
-    hashes = f"content {runs['top_n'].content_hash}, settings {runs['top_n'].settings_hash}"
-    return [*shown, ("Hashes of the lists", hashes), ("Code", f"recsys_spark {work.stamp.code_version}")]
+    shown = [
+        (name, f"run {runs[table].run_id}, content {runs[table].content_hash}")
+        for name, table in chosen
+        if table in runs
+    ]
+    return [
+        *shown,
+        ("Settings of the lists", f"hash {runs['top_n'].settings_hash}"),
+        ("Code", f"recsys_spark {work.stamp.code_version}"),
+    ]
 
 
 STAGE = Stage(

@@ -122,7 +122,7 @@ def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, 
         "the retrieval model's items and the user's own" if repeats else "the retrieval model's items"
     )
     return {
-        "popularity": ("Most popular", "one list for everybody: the items with the most events"),
+        "popularity": ("Most popular", "one list for everybody: the items that most users had"),
         "recent_popularity": ("Most popular lately", f"the same, counting the last {recent_days} days only"),
         "repeat": (
             "Own items, most frequent",
@@ -162,6 +162,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def share(value: float) -> str:
+    """Per cent with one digit; what is not quite nothing or all does not look like it."""
+    if 0 < value < 0.001:
+        return "< 0.1 %"
+    return "> 99.9 %" if 0.999 < value < 1 else f"{100 * value:.1f} %"
 
 
 def file_name(path: str) -> str:

@@ -28,7 +28,7 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
     """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features."""
     settings, store = work.settings, work.store
     numbers = feature_names(settings.features.group)
-    histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets).persist()
+    histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     folder = store.folder("ranker_examples", work.stamp)
     windows = label_cuts(work.dt, settings.split)
     splits = {
@@ -37,7 +37,8 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
     }
     rows: dict[str, int] = {}
     for split, its_cuts in splits.items():
-        frame = _union([_examples(work, histories, each, numbers) for each in its_cuts])
+        # kept, since the range shuffle reads it twice: once to find its bounds
+        frame = _union([_examples(work, histories, each, numbers) for each in its_cuts]).persist()
         url = store.storage.url(f"{folder}/{c.SPLIT}={split}")
         target, least = settings.features.row_group_rows, settings.features.min_row_groups
         rows[split] = write_shuffled(frame, url, [c.USER_INDEX, c.ITEM_INDEX, c.CUT], target, least)

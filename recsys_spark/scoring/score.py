@@ -102,11 +102,11 @@ def score(work: Work) -> list[Manifest]:
     from pyspark.sql import functions as F
 
     spark, store, settings = work.spark, work.store, work.settings
-    trained_on = store.storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")["retrieval_run"]
-    retrieval_run = work.inputs["retrieval_model"].run_id
-    if trained_on != retrieval_run:
+    trained_on = store.storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")["retrieval_version"]
+    version = work.inputs["retrieval_model"].content_hash
+    if trained_on != version:
         raise RecsysError(
-            f"the ranker was trained on retrieval run {trained_on}, the current one is {retrieval_run}",
+            f"the ranker was trained on retrieval version {trained_on}, the current one is {version}",
             "tables 'ranker' and 'retrieval_model'",
             "Run train-ranker again.",
         )
@@ -120,8 +120,8 @@ def score(work: Work) -> list[Manifest]:
         c.SCORE,
         c.SOURCE,
         c.REASON,
-        F.lit(retrieval_run).alias("retrieval_run"),
-        F.lit(work.inputs["ranker"].run_id).alias("ranker_run"),
+        F.lit(version).alias("retrieval_version"),
+        F.lit(work.inputs["ranker"].content_hash).alias("ranker_version"),
     )
     sorted_rows = named.repartition(settings.spark.shuffle_partitions, c.USER_ID)
     manifest = store.write(sorted_rows.sortWithinPartitions(c.USER_ID, c.RANK), "top_n", work.stamp)

@@ -36,11 +36,14 @@ class Shard:
         Rows in them, by the manifest.
     steps : int
         Batches an epoch, the same on every rank.
+    types : str
+        A file that tells the columns' types to a rank without files of its own.
     """
 
     urls: tuple[str, ...]
     rows: int
     steps: int
+    types: str = ""
 
 
 def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Shard]:
@@ -57,8 +60,10 @@ def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Sh
     dealt = [files[rank::ranks] for rank in range(ranks)]
     rows = [sum(count for _, count in mine) for mine in dealt]
     steps = -(-max(rows) // batch_size)
+    types = files[0][0] if files else ""
     return [
-        Shard(tuple(url for url, _ in mine), count, steps) for mine, count in zip(dealt, rows, strict=True)
+        Shard(tuple(url for url, _ in mine), count, steps, types)
+        for mine, count in zip(dealt, rows, strict=True)
     ]
 
 
@@ -116,9 +121,11 @@ class ExampleStream:
                 f"examples of rank {self.rank}, epoch {epoch}",
                 "Files were changed or lost; run featurize again with --force.",
             )
+        if not left and steps < self.shard.steps:
+            left = {name: values[:0] for name, values in sample_rows(self.shard.types, self.columns).items()}
         for _ in range(steps, self.shard.steps):
             yield self._batch(left)
-            left = {}
+            left = {name: values[:0] for name, values in left.items()}
 
     def _windows(self, generator: np.random.Generator | None) -> Iterator[dict[str, NDArray[np.generic]]]:
         """Rows of several files at a time, permuted."""
@@ -135,13 +142,12 @@ class ExampleStream:
 
     def _batch(self, rows: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
         """Tensors of a batch, filled up with rows of weight 0 (copies of index 0, the padding)."""
-        count = len(rows[self.columns[0]]) if rows else 0
+        count = len(rows[self.columns[0]])
         weight = torch.zeros(self.batch_size)
         weight[:count] = 1.0
         batch = {ROW_WEIGHT: weight}
         for name in self.columns:
-            values = rows[name] if rows else np.zeros(0, dtype=np.int64)
-            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            tensor = torch.from_numpy(np.ascontiguousarray(rows[name]))
             padding = torch.zeros(self.batch_size - count, dtype=tensor.dtype)
             batch[name] = torch.cat([tensor, padding]) if count < self.batch_size else tensor
         return batch
@@ -161,16 +167,24 @@ def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArr
         logging.getLogger("petastorm").setLevel(logging.ERROR)
         from petastorm import make_batch_reader
 
-        with make_batch_reader(
-            list(urls),
-            schema_fields=list(columns),
-            reader_pool_type="thread",
-            workers_count=1,
-            shuffle_row_groups=False,
-            num_epochs=1,
-        ) as reader:
-            for group in reader:
-                yield {name: getattr(group, name) for name in columns}
+        try:
+            with make_batch_reader(
+                list(urls),
+                schema_fields=list(columns),
+                reader_pool_type="thread",
+                workers_count=1,
+                shuffle_row_groups=False,
+                num_epochs=1,
+            ) as reader:
+                for group in reader:
+                    yield {name: getattr(group, name) for name in columns}
+        except (OSError, ValueError, AttributeError) as error:  # lost, torn, without a column; Arrow's are ValueErrors
+            reason = " ".join(str(error).split())
+            raise RecsysError(
+                f"the files cannot be read ({reason})",
+                ", ".join(urls),
+                "Files were changed or lost; run the stage that wrote them again with --force.",
+            ) from error
 
 
 @cache

@@ -107,6 +107,8 @@ def by_bucket(histories: DataFrame, buckets: int) -> DataFrame:
 
 def user_blocks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[UserBlock]:
     """Cut the rows of a partition into blocks of ``size`` users, whatever batches Spark sends them in."""
+    if size < 1:
+        raise ValueError(f"the size of a block must be 1 or more, not {size}")
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -115,9 +115,9 @@ _ALL = [
     TableSpec(
         "top_n",
         "user_id string, rank int, item_id string, score float, source string, reason string, "
-        "retrieval_run string, ranker_run string",
+        "retrieval_version string, ranker_version string",
         ("user_id", "rank"),
-        "the published lists",
+        "the published lists; a version is the content hash of the model's run",
     ),
     TableSpec("report", "", (), "the night's page (report.html)", kind="files"),
 ]

@@ -42,30 +42,47 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
 def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
     import horovod.spark
 
-    from recsys_spark.training.worker import main
+    package = str(Path(__file__).parents[2])  # a folder, or the zip of --py-files
 
-    sizes = horovod.spark.run(
-        main,
-        args=(root, job_file),
-        num_proc=settings.ranks,
-        start_timeout=settings.start_timeout,
-        env={**os.environ, **_environment(settings)},
-        use_gloo=True,
-        verbose=0,
-    )
+    def rank(root: str, job_file: str) -> int:
+        """Travels by value, since the package may be on the executor only as a zip in the executor's own folder."""
+        import os
+        import sys
+
+        sys.path[:0] = [path for path in (os.path.basename(package), package) if os.path.isfile(path)]
+        from recsys_spark.training.worker import main
+
+        return main(root, job_file)
+
+    try:
+        sizes = horovod.spark.run(
+            rank,
+            args=(root, job_file),
+            num_proc=settings.ranks,
+            start_timeout=settings.start_timeout,
+            env=_threads(settings),  # on top of the executor's own environment
+            executable=spark.sparkContext.pythonExec,
+            use_gloo=True,
+            verbose=0,
+        )
+    except Exception as error:
+        raise RecsysError(
+            f"a rank failed, or the ranks did not start ({' '.join(str(error).split())[:300]})",
+            f"training by 'spark' with {settings.ranks} rank(s)",
+            f"Look into the executors' logs; {settings.ranks} executor cores must be free at once.",
+        ) from error
     if sizes != [settings.ranks] * settings.ranks:
         raise RecsysError(f"ranks saw worlds of {sizes}", "launcher 'spark'", f"Expected {settings.ranks}.")
 
 
-def _environment(settings: Launch) -> dict[str, str]:
+def _threads(settings: Launch) -> dict[str, str]:
     threads = str(settings.threads)
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+
+
+def _environment(settings: Launch) -> dict[str, str]:
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return {
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {**_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _stream(command: list[str], settings: Launch) -> None:

@@ -31,8 +31,8 @@ class Task(Protocol):
         ``progress`` is the share of all steps that are done, for a schedule of the learning rate.
         """
 
-    def validate(self) -> float:
-        """Validation figure, the same on every rank."""
+    def validate(self) -> float | None:
+        """Validation figure, the same on every rank; None where there is nothing to validate on."""
 
     def weights(self) -> dict[str, Tensor]:
         """Trained tensors (not copies)."""
@@ -106,12 +106,14 @@ def fit(
         if collective.rank == 0:
             say(f"{tag}: resumed after epoch {len(curve)}")
     last = epochs or settings.epochs
-    while len(curve) < last and not (epochs is None and _since_best(curve, task.metric) >= settings.patience):
+    while len(curve) < last and (epochs is not None or _since_best(curve, task.metric) < settings.patience):
         point = _one_epoch(task, stream, collective, len(curve), last, tag)
-        point[task.metric] = task.validate()
+        figure = task.validate()
+        if figure is not None:
+            point[task.metric] = figure
         curve.append(point)
-        if point[task.metric] > best or epochs is not None:
-            best, best_weights = point[task.metric], _copy(task.weights())
+        if epochs is not None or figure is None or figure > best:
+            best, best_weights = figure or 0.0, _copy(task.weights())
         if collective.rank == 0:
             log(tag, len(curve), **point)
             checkpoints.save(len(curve), _state(task, curve, best, best_weights))
@@ -142,7 +144,9 @@ def _one_epoch(
     batches = iter(stream.epoch(epoch))
     for step in track(range(len(stream)), len(stream), what, show=collective.rank == 0):
         asked = time.monotonic()
-        batch = next(batches)
+        batch = next(batches, None)
+        if batch is None:
+            raise RuntimeError(f"the stream gave {step} batches, {len(stream)} were promised")
         waited += time.monotonic() - asked
         step_loss, step_weight = task.step(batch, (epoch + step / len(stream)) / epochs)
         if not math.isfinite(step_loss):

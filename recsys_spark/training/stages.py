@@ -62,7 +62,7 @@ def train_ranker(work: Work) -> list[Manifest]:
         "item_fields": fields["item"],
         "numbers": examples.extra["numbers"],
         "negative_share": settings.ranker.negative_share,
-        "retrieval_run": work.inputs["retrieval_model"].run_id,
+        "retrieval_version": work.inputs["retrieval_model"].content_hash,
     }
     job = {
         **_common(work, "ranker", store.folder("ranker", work.stamp)),

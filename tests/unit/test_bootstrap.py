@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -180,6 +181,38 @@ def test_a_failed_build_leaves_nothing_in_the_cache(
         horovod_wheel.provide_wheel(Build(python, PLAIN, ON_CPU, {}), cache, tmp_path / "log")
     assert list(cache.iterdir()) == []
     assert "no such header" in capfd.readouterr().err
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Give a GPU machine on which NCCL does not compile; the list notes which builds were tried."""
+    tried: list[bool] = []
+
+    def install(environment: environments.Environment, build: Build, cache: Path) -> None:
+        tried.append(build.has_gpu)
+        if build.has_gpu:
+            raise SetupError("building Horovod failed")
+
+    monkeypatch.setattr(horovod_wheel, "probe_torch", lambda python: ON_CUDA)
+    monkeypatch.setattr(environments, "_install_build", install)
+    return tried
+
+
+def test_a_failed_nccl_build_falls_back_to_the_cpus_collectives(
+    gpu_machine: list[bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment = environments.Environment(tmp_path / ".venv", "")
+    environments._install_horovod(environment, tmp_path, WITH_GPU, {"HOME": str(tmp_path)})
+    assert gpu_machine == [True, False]
+    assert "going on without NCCL" in capsys.readouterr().out
+
+
+def test_a_failed_build_that_the_user_asked_for_is_an_error(gpu_machine: list[bool], tmp_path: Path) -> None:
+    environment = environments.Environment(tmp_path / ".venv", "")
+    env = {"HOME": str(tmp_path), "HOROVOD_GPU_OPERATIONS": "NCCL"}
+    with pytest.raises(SetupError, match="building Horovod failed"):
+        environments._install_horovod(environment, tmp_path, WITH_GPU, env)
+    assert gpu_machine == [True]
 
 
 def test_the_installed_build_is_known_by_where_its_wheel_lay(tmp_path: Path) -> None:
@@ -568,6 +601,22 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return state != "Z"
+
+
+def test_the_lock_is_held_inside_and_free_after(tmp_path: Path) -> None:
+    def is_free() -> bool:
+        handle = os.open(tmp_path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+    with shell.locked(tmp_path, "a test"):
+        assert not is_free()
+    assert is_free()
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:

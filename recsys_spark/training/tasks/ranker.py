@@ -75,10 +75,10 @@ class RankerTask:
         return float(loss.detach()), float(weight.sum())
 
     @torch.no_grad()
-    def validate(self) -> float:
+    def validate(self) -> float | None:
         """Minus the mean log loss of the validation rows: a sum and a count over all ranks."""
         if self.validation is None:
-            return 0.0
+            return None
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64)
         for batch in self.validation.epoch(0, shuffle=False):

@@ -30,7 +30,7 @@ def write(spark: SparkSession, folder: Path, count: int, target: int, least: int
 
 @pytest.mark.parametrize(
     ("count", "target", "least", "groups"),
-    [(1, 100, 4, 1), (3, 100, 4, 3), (4, 100, 4, 4), (401, 100, 2, 4), (401, 50, 11, 11), (257, 1, 1, 257)],
+    [(1, 100, 4, 1), (3, 100, 4, 3), (4, 100, 4, 4), (401, 100, 2, 4), (401, 50, 11, 11), (40, 1, 1, 40)],
 )
 def test_equal_row_groups_and_nothing_lost(
     spark: SparkSession, tmp_path: Path, count: int, target: int, least: int, groups: int

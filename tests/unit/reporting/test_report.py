@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from small_night import CURVES, DT, METRICS, MODELS, ROWS, SCRIPT, WorkFactory
+
+from recsys_spark.reporting import words
+from recsys_spark.reporting.figures import figures
+from recsys_spark.reporting.plots import curve_plots
+from recsys_spark.reporting.report import STAGE, context, render, write_report
+from recsys_spark.rules import RULES
+from recsys_spark.tables import TableStore
+
+VOID = {"meta", "br", "path", "use", "rect", "line"}
+
+
+class Page(HTMLParser):
+    """Text, tags and resources of a page; fails where tags do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text, self.tags, self.links = "", [], []
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+        self.text = re.sub(r"\s+", " ", self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "href", "xlink:href") and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open[-1:] != ["style"]:
+            self.text += data + " "
+
+
+def page_of(work: WorkFactory, **changes: object) -> tuple[str, Page]:
+    html = render(context(work(**changes)))
+    return html, Page(html)
+
+
+def test_every_number_of_the_metrics_table_is_on_the_page(work: WorkFactory) -> None:
+    _, page = page_of(work)
+    for _, _, _, metric, _, value, _ in ROWS["metrics"]:
+        shown = f"{100 * value:.2f} %" if metric == "coverage" else f"{value:.4f}"
+        assert shown in page.text, (metric, value)
+    for name, _ in words.models(28, 60.0, True).values():
+        assert name in page.text
+    assert page.text.count("published ") >= 4  # the tag, in both slices and at both lengths
+    assert "50 users" in page.text
+    assert "51 users" in page.text
+
+
+def test_the_ledger_is_told_by_source_and_rule(work: WorkFactory) -> None:
+    _, page = page_of(work)
+    assert "1,244 rows read from 2 files" in page.text
+    assert "1,234" in page.text
+    assert RULES["null_key"] in page.text
+    assert '{"user": null, "item": "<b>"}' in page.text
+    assert "4 rows read from <items>.parquet" in page.text
+
+
+def test_hostile_names_stay_text(work: WorkFactory) -> None:
+    html, page = page_of(work, name="<img src=x onerror=alert(1)>")
+    assert SCRIPT in page.text
+    assert "bob<i>" in page.text
+    assert "<b>odd" in page.text
+    assert {"script", "img", "b>odd", "link", "iframe"}.isdisjoint(page.tags)
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    assert all(link.startswith("#") for link in page.links), "the page needs nothing beside itself"
+
+
+def test_lists_are_told_in_words(work: WorkFactory) -> None:
+    given = work()
+    settings = given.settings.model_copy(update={"events": {"view": 1.0}})
+    page = Page(render(context(replace(given, settings=settings))))
+    assert "viewed 3 times, last 3 days ago" in page.text
+    assert "viewed once, 1 day ago" in page.text
+    assert "popular: 1,234 events in the last 28 days" in page.text
+    assert "new, fits the taste" in page.text
+    assert "4 events with 2 items, 2024-03-01 to 2024-03-07" in page.text
+    assert "4 different items of 4" in page.text
+    assert "1 user has the popular list" in page.text
+
+
+def test_examples_are_the_same_each_time_and_hold_a_popular_list(work: WorkFactory) -> None:
+    chosen = [
+        [person.user_id for person in context(work(report={"examples": 2}))["people"]] for _ in range(2)
+    ]
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 2
+    assert chosen[0][-1] == "cold"
+    assert context(work(report={"examples": 0}))["people"] == []
+
+
+def test_time_and_memory_of_the_stages(work: WorkFactory) -> None:
+    _, page = page_of(work)
+    assert "1 min 15 s" in page.text
+    assert "peak, all processes, MiB" in page.text
+    assert "9,876" in page.text
+    assert "odd<i>" in page.text
+
+
+@pytest.mark.parametrize(
+    "without",
+    [("metrics",), ("quarantine",), ("retrieval_model", "ranker"), ("user_features", "item_features")],
+)
+def test_a_missing_part_leaves_a_whole_page(work: WorkFactory, without: tuple[str, ...]) -> None:
+    html, page = page_of(work, without=without)
+    assert "What came in" in page.text
+    assert ("No figures yet" in page.text) == ("metrics" in without)
+    assert ("<svg" in html) == ("ranker" not in without)
+
+
+def test_missing_and_torn_side_files(work: WorkFactory, night: TableStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(night.storage.path(), copy)
+    store = TableStore(str(copy))
+    store.storage.write_bytes(f"{night.need('ranker', DT).folder}/curves.json", b'{"curves": ')
+    store.storage.delete_folder("_stages")
+    html, page = page_of(work, store=store)
+    assert "No notes of the stages" in page.text
+    assert html.count("<svg") == 2
+
+
+def test_the_stage_writes_one_sealed_file(work: WorkFactory, night: TableStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(night.storage.path(), copy)
+    (manifest,) = write_report(work(store=TableStore(str(copy))))
+    assert [each.name for each in manifest.files] == ["report.html"]
+    assert (copy / manifest.folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert STAGE.outputs == ("report",)
+
+
+# ---------------------------------------------------------------- figures and plots
+def rows(**changes: float | None) -> list[tuple[tuple[str, str, str, int], float | None, int]]:
+    return [((model, "all", "ndcg", 10), changes.get(model, 0.1), 9) for model in MODELS]
+
+
+def test_the_best_of_a_column_is_marked_and_ties_are_all_best() -> None:
+    names = words.models(28, 60.0, True)
+    grid = figures(rows(ranker=0.3, repeat=0.3, retrieval=None), names).blocks[0].first
+    assert [line.cells[0].best for line in grid.lines] == [False, False, True, False, False, False, True]
+    assert [line.cells[0].text for line in grid.lines][5] == "–"
+    assert [line.published for line in grid.lines] == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize(
+    ("ours", "words_"), [(0.2, "is ahead of"), (0.05, "is behind"), (0.1, "is level with")]
+)
+def test_the_verdict_is_honest(ours: float, words_: str) -> None:
+    block = figures(rows(ranker=ours), words.models(28, 60.0, True)).blocks[0]
+    assert words_ in block.verdict
+    assert block.ahead == (ours >= 0.1)
+
+
+def test_no_list_length_of_ten_and_unknown_names() -> None:
+    given = [(("mine", "odd", "novelty", 7), 0.5, 3), (("ranker", "all", "ndcg", 5), 0.5, 3)]
+    found = figures(given, words.models(28, 60.0, False))
+    assert [(block.name, block.first.k) for block in found.blocks] == [("Repeats counted", 5), ("odd", 7)]
+    assert found.headline is None
+    assert len(METRICS) == len(words.METRICS)
+
+
+def test_validation_is_drawn_for_the_phase_that_chose_the_epochs() -> None:
+    plots = curve_plots("m", CURVES["retrieval_model"], ["ranker_1", "final"])
+    assert [title for title, _ in plots] == [
+        "Training loss, lower is better",
+        "Validation NDCG@100, new items, higher is better",
+    ]
+    assert "0.0622" in plots[1][1]
+    assert "0.9000" not in plots[1][1]
+    (_, (title, svg)) = curve_plots("r", CURVES["ranker"])
+    assert title == "Validation log loss, lower is better"
+    assert "0.2345" in svg
+    assert curve_plots("m", CURVES["retrieval_model"], ["ranker_1", "final"]) == plots
+
+
+def test_hostile_phase_names_are_text_in_the_plots() -> None:
+    curves = {
+        "metric": "x",
+        "curves": {"<b>$^$": [{"epoch": 1, "loss": 1.0}], "_y": [{"epoch": 1, "loss": 2.0}]},
+    }
+    ((_, svg),) = curve_plots("m", curves)
+    assert "<b>" not in svg
+    assert "&lt;b&gt;$^$" in svg
+    assert curve_plots("m", {}) == []
+    assert curve_plots("m", {"metric": "x", "curves": {"a": []}}) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("own:1:0", "had it once, on the same day"),
+        ("own:2:1", "had it twice, last 1 day ago"),
+        ("own:1200:9", "had it 1,200 times, last 9 days ago"),
+        ("taste", "new, fits the taste"),
+        ("popular:1", "popular: 1 event in the recent window"),
+        ("own:x:1", "own:x:1"),
+        ("own:1", "own:1"),
+        ("", ""),
+    ],
+)
+def test_reasons(code: str, sentence: str) -> None:
+    assert words.reason(code) == sentence
+
+
+def test_shares_never_claim_all_or_nothing() -> None:
+    assert [words.share(value) for value in (0.0, 0.0001, 0.5, 0.9999, 1.0)] == [
+        "0.0 %", "< 0.1 %", "50.0 %", "> 99.9 %", "100.0 %",
+    ]  # fmt: skip

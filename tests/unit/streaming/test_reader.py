@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from recsys_spark.errors import RecsysError
+from recsys_spark.streaming import ExampleStream, sample_rows, shards
+from recsys_spark.streaming import reader as module
+from recsys_spark.streaming.reader import ROW_WEIGHT
+
+COLUMNS = ["row", "time", "weight"]
+SIZES = [7, 8, 7, 7, 8]
+BATCH = 4
+
+
+def write(folder: Path, sizes: list[int]) -> list[tuple[str, int]]:
+    """Files of so many rows; ``row`` counts through from 1, so that 0 can only be padding."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first, files = 1, []
+    for number, size in enumerate(sizes):
+        rows = np.arange(first, first + size)
+        table = pa.table(
+            {
+                "row": rows.astype(np.int32),
+                "time": rows.astype(np.int64) * 10**9,
+                "weight": (rows / 2).astype(np.float32),
+            }
+        )
+        path = folder / f"part-{number}.parquet"
+        pq.write_table(table, path)
+        files.append((f"file://{path}", size))
+        first += size
+    return files
+
+
+def streams(files: list[tuple[str, int]], ranks: int, window: int = 2, seed: int = 1) -> list[ExampleStream]:
+    return [
+        ExampleStream(shard, COLUMNS, BATCH, seed, rank, window)
+        for rank, shard in enumerate(shards(files, ranks, BATCH))
+    ]
+
+
+def real(batches: list[dict[str, Tensor]]) -> list[int]:
+    return [int(row) for batch in batches for row in batch["row"][batch[ROW_WEIGHT] > 0]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("sizes", [SIZES, [1], [4, 4], [3, 2]])
+def test_every_row_once_and_the_same_number_of_steps(tmp_path: Path, ranks: int, sizes: list[int]) -> None:
+    """With more ranks than files, some rank has nothing; it still takes part in every step."""
+    found: list[int] = []
+    for stream in streams(write(tmp_path, sizes), ranks):
+        batches = list(stream.epoch(0))
+        assert len(batches) == len(stream) == stream.shard.steps
+        for batch in batches:
+            assert {name: (value.dtype, tuple(value.shape)) for name, value in batch.items()} == {
+                "row": (torch.int32, (BATCH,)),
+                "time": (torch.int64, (BATCH,)),
+                "weight": (torch.float32, (BATCH,)),
+                ROW_WEIGHT: (torch.float32, (BATCH,)),
+            }
+            padding = batch[ROW_WEIGHT] == 0
+            assert set(batch[ROW_WEIGHT].tolist()) <= {0.0, 1.0}
+            assert all((batch[name][padding] == 0).all() for name in COLUMNS)
+            assert torch.equal(batch["time"], batch["row"].long() * 10**9)  # a row stays together
+            assert torch.equal(batch["weight"], batch["row"] / 2)
+        found += real(batches)
+    assert sorted(found) == list(range(1, sum(sizes) + 1))
+
+
+def test_steps_follow_the_fullest_rank() -> None:
+    found = shards([("a", 9), ("b", 8), ("c", 8)], 2, 4)
+    assert [(each.urls, each.rows, each.steps) for each in found] == [(("a", "c"), 17, 5), (("b",), 8, 5)]
+    assert [each.steps for each in shards([], 2, 4)] == [0, 0]
+
+
+def test_the_order_is_a_function_of_seed_epoch_and_rank(tmp_path: Path) -> None:
+    files = write(tmp_path, SIZES)
+
+    def order(epoch: int, seed: int = 1, rank: int = 0) -> list[int]:
+        return real(list(streams(files, 2, seed=seed)[rank].epoch(epoch)))
+
+    first = order(0)
+    assert order(0) == first
+    for other in (order(1), order(0, seed=2)):
+        assert other != first
+        assert sorted(other) == sorted(first)
+    assert not set(order(0, rank=1)) & set(first)
+
+
+def test_a_later_epoch_needs_no_earlier_one(tmp_path: Path) -> None:
+    """A resumed run sees the batches of the uninterrupted one."""
+    files = write(tmp_path, SIZES)
+    (one,), (resumed,) = streams(files, 1), streams(files, 1)
+    for epoch in range(3):
+        expected = list(one.epoch(epoch))
+    for batch, same in zip(expected, resumed.epoch(2), strict=True):
+        assert all(torch.equal(batch[name], same[name]) for name in batch)
+
+
+def test_rows_of_several_files_are_mixed(tmp_path: Path) -> None:
+    (stream,) = streams(write(tmp_path, [50, 50]), 1)
+    first = real(list(stream.epoch(0)))[:50]
+    assert 10 < sum(row <= 50 for row in first) < 40
+
+
+def test_without_shuffling_rows_come_as_they_lie(tmp_path: Path) -> None:
+    (stream,) = streams(write(tmp_path, SIZES), 1)
+    assert real(list(stream.epoch(3, shuffle=False))) == list(range(1, sum(SIZES) + 1))
+
+
+@pytest.mark.parametrize("said", [6, 8, 15])
+def test_other_rows_than_the_manifest_says(tmp_path: Path, said: int) -> None:
+    files = write(tmp_path, [7, 7])
+    (stream,) = streams([files[0], (files[1][0], said)], 1)
+    with pytest.raises(RecsysError, match=f"14 rows were read, the manifest says {7 + said}"):
+        list(stream.epoch(0))
+
+
+@pytest.mark.parametrize("harm", ["gone", "torn", "empty"])
+def test_a_lost_file_is_told(tmp_path: Path, harm: str) -> None:
+    files = write(tmp_path, [7, 7])
+    path = tmp_path / "part-1.parquet"
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-40])
+    (stream,) = streams(files, 1)
+    with pytest.raises(RecsysError, match=r"part-1\.parquet"):
+        list(stream.epoch(0))
+
+
+def test_a_missing_column_is_told(tmp_path: Path) -> None:
+    (shard,) = shards(write(tmp_path, [7]), 1, BATCH)
+    with pytest.raises(RecsysError, match="price"):
+        list(ExampleStream(shard, ["row", "price"], BATCH, 1).epoch(0))
+
+
+def test_a_sample_is_a_file(tmp_path: Path) -> None:
+    files = write(tmp_path, SIZES)
+    assert sample_rows(files[1][0], ["row"])["row"].tolist() == list(range(8, 16))
+
+
+def test_a_folder_with_blanks_and_signs(tmp_path: Path) -> None:
+    (stream,) = streams(write(tmp_path / "my ü 100%", SIZES), 1)
+    assert len(real(list(stream.epoch(0)))) == sum(SIZES)
+
+
+@pytest.mark.parametrize(
+    ("petastorm", "arrow", "refused"),
+    [("0.12.1", "14.0.2", ""), ("0.13.1", "14.0.2", "loses row groups"), ("0.12.1", "15.0.0", "pyarrow 15")],
+)
+def test_known_bad_versions_are_refused(
+    monkeypatch: pytest.MonkeyPatch, petastorm: str, arrow: str, refused: str
+) -> None:
+    monkeypatch.setattr(module, "version", {"petastorm": petastorm, "pyarrow": arrow}.__getitem__)
+    module._check_versions.cache_clear()
+    try:
+        if refused:
+            with pytest.raises(RecsysError, match=refused):
+                module._check_versions()
+        else:
+            module._check_versions()
+    finally:
+        module._check_versions.cache_clear()
