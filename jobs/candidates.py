@@ -1,4 +1,7 @@
-"""spark-submit --master spark://HOST:7077 --py-files dist/recsys_spark.zip jobs/candidates.py --config FILE --date YYYY-MM-DD."""
+"""Run the stage candidates by spark-submit.
+
+spark-submit --py-files dist/recsys_spark.zip jobs/candidates.py --config FILE --date YYYY-MM-DD
+"""
 
 from recsys_spark.cli import job
 

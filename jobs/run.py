@@ -1,4 +1,7 @@
-"""spark-submit --master spark://HOST:7077 --py-files dist/recsys_spark.zip jobs/run.py --config FILE --date YYYY-MM-DD."""
+"""Run the whole night by spark-submit.
+
+spark-submit --py-files dist/recsys_spark.zip jobs/run.py --config FILE --date YYYY-MM-DD
+"""
 
 from recsys_spark.cli import job
 

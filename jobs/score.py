@@ -1,4 +1,7 @@
-"""spark-submit --master spark://HOST:7077 --py-files dist/recsys_spark.zip jobs/score.py --config FILE --date YYYY-MM-DD."""
+"""Run the stage score by spark-submit.
+
+spark-submit --py-files dist/recsys_spark.zip jobs/score.py --config FILE --date YYYY-MM-DD
+"""
 
 from recsys_spark.cli import job
 

@@ -1,8 +1,8 @@
 """The `recsys-spark` command.
 
-    recsys-spark run --config jobs/conf/complete_journey.yaml --date 2017-12-31    the whole night
-    recsys-spark train-ranker --config ... --date ... --force                      one stage, again
-    recsys-spark show --user 1                                                     one person's list, in words
+recsys-spark run --config jobs/conf/complete_journey.yaml --date 2017-12-31    the whole night
+recsys-spark train-ranker --config ... --date ... --force                      one stage, again
+recsys-spark show --user 1                                                     one person's list, in words
 """
 
 from __future__ import annotations
@@ -117,9 +117,11 @@ for _name in STAGES:
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
     if date is not None:
         try:
-            Date.fromisoformat(date)
-        except ValueError as error:
-            raise RecsysError(f"'{date}' is no day", "--date", "Write it as YYYY-MM-DD.") from error
+            canonical = Date.fromisoformat(date).isoformat() == date  # "20240310" is a day too, but not a folder's name
+        except ValueError:
+            canonical = False
+        if not canonical:
+            raise RecsysError(f"'{date}' is no day", "--date", "Write it as YYYY-MM-DD.")
     return load_settings(config, change)
 
 

@@ -33,9 +33,7 @@ class Reader(Section):
 
     path: str = Field(description="File, folder or glob; ${NAME} is taken from the environment")
     format: Literal["parquet", "orc", "csv", "json"] = "parquet"
-    options: dict[str, str] = Field(
-        {}, description="Options of Spark's reader, such as sep, header, encoding"
-    )
+    options: dict[str, str] = Field({}, description="Options of Spark's reader, such as sep, header, encoding")
     fields: list[str] = Field([], description="Column names by position, for CSV files without a header")
 
 
@@ -82,9 +80,7 @@ class Clean(Section):
         "1990-01-01", description="Events before this day, of 1970 or later, are quarantined (time_range)"
     )
     max_id_length: int = Field(256, ge=1, description="Longer ids are quarantined (id_form); characters")
-    min_value: float | None = Field(
-        None, description="Rows with a smaller value are quarantined (value_range)"
-    )
+    min_value: float | None = Field(None, description="Rows with a smaller value are quarantined (value_range)")
     max_quarantine_share: float = Field(
         0.2, ge=0, le=1, description="Share of bad rows in one file above which nothing is published"
     )
@@ -163,9 +159,7 @@ class Retrieval(Training):
     refit_epochs: int = Field(1, ge=1, description="Passes of the refit at each later cut, on from the one before")
     learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
     dim: int = Field(64, ge=1, description="Length of the vectors")
-    negatives: int = Field(
-        384, ge=1, description="Negatives that a batch shares, drawn by popularity to the power 0.5"
-    )
+    negatives: int = Field(384, ge=1, description="Negatives that a batch shares, drawn by popularity to the power 0.5")
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
@@ -190,18 +184,14 @@ class Ranker(Training):
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
-    negative_share: float = Field(
-        0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept"
-    )
+    negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
 
 
 class Evaluate(Section):
     """Offline figures on the test window."""
 
     ks: list[int] = Field([10, 20, 100], min_length=1, description="List lengths")
-    max_users: int = Field(
-        50_000, ge=1, description="Users that are ranked; a stable sample where there are more"
-    )
+    max_users: int = Field(50_000, ge=1, description="Users that are ranked; a stable sample where there are more")
     neighbours: int = Field(50, ge=1, description="Neighbours of an item in the ItemKNN row")
     half_life_days: float = Field(60.0, gt=0, description="Half-life of the decayed repeat-purchase row")
 
@@ -236,9 +226,7 @@ class Launch(Section):
         description="local: one process without Horovod; horovodrun: on hosts; spark: on the executors",
     )
     ranks: int = Field(1, ge=1, description="Training processes")
-    hosts: str | None = Field(
-        None, description="horovodrun's hosts, such as 'a:2,b:2'; this machine by default"
-    )
+    hosts: str | None = Field(None, description="horovodrun's hosts, such as 'a:2,b:2'; this machine by default")
     threads: int = Field(1, ge=1, description="Torch threads of a rank")
     start_timeout: int = Field(120, ge=1, description="Seconds until all ranks must have started")
 
@@ -253,9 +241,7 @@ class Spark(Section):
     """Spark's session, where `spark-submit` has not settled it."""
 
     master: str = Field("local[*]", description="Used unless spark-submit gives one")
-    driver_memory: str = Field(
-        "2g", description="Java heap of the driver; in local mode it is the whole job's"
-    )
+    driver_memory: str = Field("2g", description="Java heap of the driver; in local mode it is the whole job's")
     shuffle_partitions: int = Field(8, ge=1)
     conf: dict[str, str] = {}
 
@@ -329,9 +315,7 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecsysError(
-            f"cannot read the settings ({error.strerror})", str(path), "Check --config."
-        ) from error
+        raise RecsysError(f"cannot read the settings ({error.strerror})", str(path), "Check --config.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = " ".join(str(error).split())
         raise RecsysError(f"not valid YAML ({where})", str(path), "Mend the file.") from error
@@ -375,9 +359,7 @@ def _keys() -> list[str]:
 def _set(tree: dict[str, Any], override: str) -> None:
     key, found, value = override.partition("=")
     if not found or not key:
-        raise RecsysError(
-            f"'{override}' is no change of a setting", "--set", "Write it as section.key=value."
-        )
+        raise RecsysError(f"'{override}' is no change of a setting", "--set", "Write it as section.key=value.")
     *parents, last = key.split(".")
     for part in parents:
         tree = tree.setdefault(part, {})
@@ -387,9 +369,7 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         where = " ".join(str(error).split())
-        raise RecsysError(
-            f"the value of '{override}' is not valid YAML ({where})", "--set", "Quote it."
-        ) from error
+        raise RecsysError(f"the value of '{override}' is not valid YAML ({where})", "--set", "Quote it.") from error
 
 
 def _with_variables(value: Any, where: str) -> Any:

@@ -34,9 +34,7 @@ class Rows:
         if bounds.ndim != 1 or self.indices.ndim != 1 or len(bounds) == 0 or bounds[0] != 0:
             raise ValueError("indptr must be one-dimensional and start at 0, indices must be one-dimensional")
         if (np.diff(bounds) < 0).any() or bounds[-1] != len(self.indices):
-            raise ValueError(
-                f"indptr must rise to the number of indices, {len(self.indices)}; ends at {bounds[-1]}"
-            )
+            raise ValueError(f"indptr must rise to the number of indices, {len(self.indices)}; ends at {bounds[-1]}")
 
     @classmethod
     def from_lists(cls, lists: Sequence[Iterable[int]]) -> Rows:

@@ -26,10 +26,12 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
     if java_home is not None:
         os.environ.setdefault("JAVA_HOME", str(java_home))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a Python worker has one core: more threads would fight
-    from pyspark import SparkConf
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-    conf = SparkConf()  # holds what spark-submit was given
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # what spark-submit was given is known only to the JVM it started
+        SparkContext._ensure_initialized()
+    conf = SparkConf()
     builder = SparkSession.builder.appName(f"{app} {settings.name}")
     if not conf.contains("spark.master"):
         builder = builder.master(settings.spark.master)

@@ -128,9 +128,7 @@ def run_stage(
         finished = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
         found_all = {name: each for name, each in finished.items() if each is not None}
         if len(found_all) == len(stage.outputs):
-            say(
-                f"{stage.name}: done before (run {', '.join(sorted({m.run_id for m in found_all.values()}))})"
-            )
+            say(f"{stage.name}: done before (run {', '.join(sorted({m.run_id for m in found_all.values()}))})")
             return _show(stage, store, found_all)
     say(f"{stage.name}: {stage.does}")
     started = time.monotonic()

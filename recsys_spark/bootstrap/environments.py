@@ -48,9 +48,7 @@ class Environment:
         if stamp.must_start_afresh(self.venv):
             shutil.rmtree(self.venv, ignore_errors=True)
             stamp.begin(self.venv)
-            run_logged(
-                [_base_executable(), "-m", "venv", self.venv], self.log, "creating the virtual environment"
-            )
+            run_logged([_base_executable(), "-m", "venv", self.venv], self.log, "creating the virtual environment")
         stamp.begin(self.venv)
         write_atomically(self.constraints, self.pins)
         self.install("updating pip", "pip")  # older ones take minutes over what a newer one sees at once
@@ -62,9 +60,7 @@ class Environment:
 
     def check(self) -> None:
         """Refuse an environment whose packages contradict each other."""
-        run_logged(
-            [self.python, "-m", "pip", "check"], self.log, "checking the installed packages (pip check)"
-        )
+        run_logged([self.python, "-m", "pip", "check"], self.log, "checking the installed packages (pip check)")
 
 
 def _base_executable() -> str:
@@ -112,9 +108,7 @@ def user_choices(env: Mapping[str, str], last: Mapping[str, object]) -> dict[str
     """Collect the user's variables that shape the environment; ones named earlier hold until named anew."""
     before = last.get("choices")
     chosen = dict(before) if isinstance(before, dict) else {}
-    chosen.update(
-        {n: v for n, v in env.items() if n == TORCH_VARIABLE or n.startswith(horovod_wheel.BUILD_PREFIXES)}
-    )
+    chosen.update({n: v for n, v in env.items() if n == TORCH_VARIABLE or n.startswith(horovod_wheel.BUILD_PREFIXES)})
     return chosen
 
 
@@ -139,9 +133,7 @@ def _install_torch(environment: Environment, requirement: str | None, tools: Too
         environment.install("installing PyTorch", requirement or "torch", *BUILD_REQUIREMENTS, *extra)
 
 
-def _install_horovod(
-    environment: Environment, project: Path, tools: Toolchain, env: Mapping[str, str]
-) -> None:
+def _install_horovod(environment: Environment, project: Path, tools: Toolchain, env: Mapping[str, str]) -> None:
     python = environment.python
     torch = horovod_wheel.probe_torch(python)
     if env.get(TORCH_VARIABLE):  # what was chosen is now a pin like the others

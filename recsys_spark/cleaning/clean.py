@@ -49,9 +49,7 @@ def clean(work: Work) -> list[Manifest]:
     _check_shares(counts, settings)
     kept = {name: sum(n for s, _, rule, n in counts if s == name and rule == KEPT) for name, _ in judged}
     if kept[EVENTS] == 0:
-        raise RecsysError(
-            "no row is left after cleaning", settings.input.interactions.path, _most_common(counts)
-        )
+        raise RecsysError("no row is left after cleaning", settings.input.interactions.path, _most_common(counts))
     _check_day(events, settings, work.dt)
 
     write, stamp = work.store.write, work.stamp
@@ -119,7 +117,7 @@ def _judge_entities(
 
 
 def _text(raw: DataFrame, column: str) -> Column:
-    """An attribute as text; the values of an array with | between them, as features of kind list expect it."""
+    """Turn an attribute into text; an array's values with | between them, as features of kind list expect it."""
     from pyspark.sql import functions as F
 
     if raw.schema[column].dataType.typeName() != "array":
@@ -145,13 +143,9 @@ def _label(template: str | None, identity: Column) -> Column:
 def _interactions(events: DataFrame, settings: Settings) -> DataFrame:
     from pyspark.sql import functions as F
 
-    weight = F.coalesce(
-        *[F.when(F.col(c.EVENT_TYPE) == n, F.lit(w)) for n, w in sorted(settings.events.items())]
-    )
+    weight = F.coalesce(*[F.when(F.col(c.EVENT_TYPE) == n, F.lit(w)) for n, w in sorted(settings.events.items())])
     kept = events.where(F.col(c.RULE) == KEPT)
-    return kept.select(
-        c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, weight.cast("float").alias(c.WEIGHT)
-    )
+    return kept.select(c.USER_ID, c.ITEM_ID, c.EVENT_TYPE, c.EVENT_TIME, c.VALUE, weight.cast("float").alias(c.WEIGHT))
 
 
 def _entities(judged: DataFrame) -> DataFrame:
@@ -186,8 +180,7 @@ def _count_raw(spark: SparkSession, settings: Settings) -> list[tuple[str, str, 
             column = {"id": reader.id} if isinstance(reader, EntitiesInput) else {"user_id": reader.user_id}
             raw = open_source(spark, reader, f"input.{name}", column)
             counted += [
-                (name, r[c.SOURCE_FILE], READ, r["count"])
-                for r in raw.groupBy(c.SOURCE_FILE).count().collect()
+                (name, r[c.SOURCE_FILE], READ, r["count"]) for r in raw.groupBy(c.SOURCE_FILE).count().collect()
             ]
     return counted
 
@@ -231,11 +224,7 @@ def _most_common(counts: list[tuple[str, str, str, int]]) -> str:
 def _check_day(events: DataFrame, settings: Settings, dt: str) -> None:
     from pyspark.sql import functions as F
 
-    newest = (
-        events.where(F.col(c.RULE) == KEPT)
-        .agg(F.max(c.EVENT_TIME).cast("string").alias("t"))
-        .collect()[0]["t"]
-    )
+    newest = events.where(F.col(c.RULE) == KEPT).agg(F.max(c.EVENT_TIME).cast("string").alias("t")).collect()[0]["t"]
     if newest[:10] < dt:
         raise RecsysError(
             f"no event on {dt}; the newest before its end is of {newest}",

@@ -28,9 +28,7 @@ def event_rules(settings: Settings, day_end: str) -> list[tuple[str, Column]]:
     rules = settings.clean
     value = F.col(c.VALUE)
     too_small = value < F.lit(0.0 if rules.min_value is None else rules.min_value)
-    typed = {
-        name: (F.col(f"raw_{name}").isNotNull() & F.col(name).isNull()) for name in (c.EVENT_TIME, c.VALUE)
-    }
+    typed = {name: (F.col(f"raw_{name}").isNotNull() & F.col(name).isNull()) for name in (c.EVENT_TIME, c.VALUE)}
     missing = [F.col(f"raw_{name}").isNull() for name in (c.USER_ID, c.ITEM_ID, c.EVENT_TIME, c.EVENT_TYPE)]
     return [
         ("null_key", missing[0] | missing[1] | missing[2] | missing[3]),

@@ -59,7 +59,8 @@ def open_source(spark: SparkSession, reader: Reader, setting: str, columns: dict
     elif reader.format == "json":
         opened = opened.schema(", ".join(f"`{name}` string" for name in sorted(set(columns.values()))))
     try:
-        frame = opened.load(reader.path)
+        with reading():
+            frame = opened.load(reader.path)
     except (AnalysisException, PySparkException) as error:
         reason = str(error).strip().splitlines()[0]
         raise RecsysError(f"cannot be opened ({reason})", reader.path, "Check the files' format.") from error
@@ -140,7 +141,7 @@ def quoted(name: str) -> Column:
 
 
 def _check_time_unit(raw: DataFrame, source: InteractionsInput) -> None:
-    """A number of unknown unit is no time, and a timestamp is no number of milliseconds: refuse to guess."""
+    """Refuse to guess: a number of unknown unit is no time, and a timestamp is no number of milliseconds."""
     kind = raw.schema[source.event_time].dataType
     is_time = kind.typeName() in ("timestamp", "timestamp_ntz", "date")
     if (source.time_unit == "timestamp" and kind.typeName() in _NUMBERS) or (
@@ -177,6 +178,7 @@ def _list(spark: SparkSession, reader: Reader, setting: str) -> list[tuple[str, 
     """Files of a path or glob, by Hadoop's file system, so that any URI of the cluster works."""
     jvm = spark.sparkContext._jvm
     configuration = spark.sparkContext._jsc.hadoopConfiguration()
+    assert jvm is not None  # a classic session has one
     path = jvm.org.apache.hadoop.fs.Path(reader.path)
     system = path.getFileSystem(configuration)
     found = []

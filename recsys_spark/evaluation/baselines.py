@@ -49,9 +49,7 @@ class Histories:
     def __post_init__(self) -> None:
         events = self.items.indices.shape
         if self.weights.shape != events or self.times.shape != events:
-            raise ValueError(
-                f"{events} items, {self.weights.shape} weights, {self.times.shape} times do not match"
-            )
+            raise ValueError(f"{events} items, {self.weights.shape} weights, {self.times.shape} times do not match")
         if not ((self.weights > 0) & np.isfinite(self.weights)).all():
             raise ValueError("weights must be positive and finite")
         if not (self.times < self.cut).all():
@@ -62,7 +60,7 @@ class Histories:
 
 
 # ---------------------------------------------------------------- popularity
-def popularity(counts: NDArray[np.floating], users: int) -> NDArray[np.float32]:
+def popularity(counts: NDArray[np.floating] | NDArray[np.integer], users: int) -> NDArray[np.float32]:
     """Popularity of the items as everybody's scores.
 
     Parameters
@@ -80,7 +78,7 @@ def popularity(counts: NDArray[np.floating], users: int) -> NDArray[np.float32]:
     return np.broadcast_to(np.asarray(counts, np.float32), (users, len(counts)))
 
 
-def popularity_fallback(counts: NDArray[np.floating]) -> NDArray[np.float32]:
+def popularity_fallback(counts: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:
     """Order of the items by popularity as values in [-1, 0), equal counts sharing one.
 
     Parameters
@@ -118,9 +116,7 @@ def own_frequency(histories: Histories, fallback: NDArray[np.float32]) -> NDArra
     return scores.reshape(len(histories), len(fallback))
 
 
-def own_decayed(
-    histories: Histories, fallback: NDArray[np.float32], half_life_days: float
-) -> NDArray[np.float32]:
+def own_decayed(histories: Histories, fallback: NDArray[np.float32], half_life_days: float) -> NDArray[np.float32]:
     """Sum of the weights of a user's events with each item, each halved for every half-life before the cut.
 
     Parameters
@@ -224,9 +220,7 @@ def fit_item_knn(user_item: csr_matrix, neighbours: int, shrink: float = 0.0, bl
     return csr_matrix((np.concatenate(values), np.concatenate(columns), indptr), shape=(count, count))
 
 
-def item_knn_scores(
-    history: csr_matrix, similarity: csr_matrix, fallback: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def item_knn_scores(history: csr_matrix, similarity: csr_matrix, fallback: NDArray[np.float32]) -> NDArray[np.float32]:
     """Sum of the similarities between a user's items and each item.
 
     Parameters

@@ -1,8 +1,8 @@
 """Stage ``evaluate``: every model's full ranking against what users did in the test window.
 
 Two slices. ``all``: every item may be recommended and every item of the window counts. ``new``: items that the user had
-before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is that list without
-the user's own items.
+before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is that list
+without the user's own items.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -136,7 +136,7 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
             parts += _baseline_figures(known.slice(start, stop), truth, start, stop, state, plan)
-        columns = list(zip(*parts, strict=True)) if parts else [[]] * 7
+        columns: list[Any] = list(zip(*parts, strict=True)) if parts else [[]] * 7
         kinds = [pa.string()] * 3 + [pa.int32()] * 2 + [pa.float64(), pa.int64()]
         names = [part.split()[0] for part in _PARTS.split(", ")]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]

@@ -36,9 +36,7 @@ AUC_LIMIT = 16.0
 _GRID = 2.0**30
 
 
-def ranking_sums(
-    lists: NDArray[np.int32], truth: Rows, ks: Sequence[int]
-) -> dict[tuple[str, int], tuple[float, int]]:
+def ranking_sums(lists: NDArray[np.int32], truth: Rows, ks: Sequence[int]) -> dict[tuple[str, int], tuple[float, int]]:
     """Sum over users and number of users of each ranking figure.
 
     Parameters
@@ -149,9 +147,7 @@ class AucHistogram:
         bins = np.floor((x + AUC_LIMIT) * (AUC_BINS / (2 * AUC_LIMIT)))
         bins = np.clip(bins, 0, AUC_BINS - 1).astype(np.int64)
         positive = t == 1
-        return cls(
-            np.bincount(bins[positive], minlength=AUC_BINS), np.bincount(bins[~positive], minlength=AUC_BINS)
-        )
+        return cls(np.bincount(bins[positive], minlength=AUC_BINS), np.bincount(bins[~positive], minlength=AUC_BINS))
 
     def __add__(self, other: AucHistogram) -> AucHistogram:
         return AucHistogram(self.positives + other.positives, self.negatives + other.negatives)

@@ -73,7 +73,8 @@ def _terms(feature: Feature) -> Column:
     if feature.extract:
         text = F.regexp_extract(text, feature.extract, 1)
     values = F.split(text, feature.separator) if feature.kind == "list" else F.array(text)
-    trimmed = F.transform(F.coalesce(values, F.array().cast("array<string>")), F.trim)
+    # F.trim itself would take the value's position as the signs to trim
+    trimmed = F.transform(F.coalesce(values, F.array().cast("array<string>")), lambda value: F.trim(value))
     return F.filter(trimmed, lambda value: value.isNotNull() & (value != ""))
 
 
@@ -120,9 +121,7 @@ def _lookup(rows: DataFrame, feature: Feature, vocabulary: list[str]) -> DataFra
 
     pairs = [(value, code) for code, value in enumerate(vocabulary, start=FIRST_CODE)]
     table = rows.sparkSession.createDataFrame(pairs, "value string, code int")
-    values = rows.select(
-        c.INDEX, F.posexplode(F.slice(_terms(feature), 1, feature.max_length)).alias("pos", "value")
-    )
+    values = rows.select(c.INDEX, F.posexplode(F.slice(_terms(feature), 1, feature.max_length)).alias("pos", "value"))
     coded = values.join(F.broadcast(table), on="value", how="left")
     code = F.coalesce(F.col("code"), F.lit(UNSEEN_CODE))
     collected = coded.groupBy(c.INDEX).agg(

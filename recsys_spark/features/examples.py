@@ -49,6 +49,4 @@ def write_examples(work: Work, events: DataFrame, all_cuts: list[Cut]) -> Manife
         key = [c.USER_INDEX, c.ITEM_INDEX]
         url = work.store.storage.url(f"{folder}/{c.SPLIT}={name}")
         rows_of[name] = write_shuffled(window, url, key, features.row_group_rows, features.min_row_groups)
-    return work.store.seal(
-        work.spark, "examples", work.stamp, sum(rows_of.values()), extra={"rows_of_split": rows_of}
-    )
+    return work.store.seal(work.spark, "examples", work.stamp, sum(rows_of.values()), extra={"rows_of_split": rows_of})

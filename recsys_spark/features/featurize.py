@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_spark import columns as c
 from recsys_spark.config import Settings
@@ -92,7 +92,7 @@ def _check_train(events: DataFrame, first: Cut) -> None:
 
 def _write_features(
     work: Work, side: str, frame: DataFrame, index: DataFrame, events: DataFrame, first: Cut
-) -> tuple[Manifest, dict[str, object]]:
+) -> tuple[Manifest, dict[str, Any]]:
     """Codes of all users or items, fitted on those with an event before the first cut."""
     from pyspark.sql import functions as F
 
@@ -137,7 +137,9 @@ def _item_stats(events: DataFrame, all_cuts: list[Cut], settings: Settings) -> D
         )
         summed = [name for name in per_user.columns if name not in (c.ITEM_INDEX, c.USER_INDEX, "first_time")]
         stats = per_user.groupBy(c.ITEM_INDEX).agg(
-            F.count(F.lit(1)).alias("users"), *[F.sum(n).alias(n) for n in summed], F.min("first_time").alias("first_time")
+            F.count(F.lit(1)).alias("users"),
+            *[F.sum(n).alias(n) for n in summed],
+            F.min("first_time").alias("first_time"),
         )
         return stats.select(F.lit(cut.name).alias(c.CUT), *stats_columns)
 

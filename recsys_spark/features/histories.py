@@ -10,7 +10,7 @@ from recsys_spark.tables import Manifest
 from recsys_spark.tables.layout import one_partition_each
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def write_histories(work: Work, events: DataFrame, user_index: DataFrame) -> Manifest:
@@ -33,7 +33,7 @@ def write_histories(work: Work, events: DataFrame, user_index: DataFrame) -> Man
     users = user_index.select(c.USER_BUCKET, F.col(c.INDEX).alias(c.USER_INDEX))
     rows = users.join(collected.select(c.USER_INDEX, newest.alias("all")), on=c.USER_INDEX, how="left")
 
-    def part(name: str, kind: str, alias: str) -> object:
+    def part(name: str, kind: str, alias: str) -> Column:
         return F.coalesce(F.col(f"all.{name}"), F.array().cast(f"array<{kind}>")).alias(alias)
 
     table = rows.select(
@@ -43,7 +43,5 @@ def write_histories(work: Work, events: DataFrame, user_index: DataFrame) -> Man
         part(c.TIME, "bigint", c.TIMES),
         part(c.WEIGHT, "float", c.WEIGHTS),
     )
-    placed = one_partition_each(table, c.USER_BUCKET, work.settings.buckets).sortWithinPartitions(
-        c.USER_INDEX
-    )
+    placed = one_partition_each(table, c.USER_BUCKET, work.settings.buckets).sortWithinPartitions(c.USER_INDEX)
     return work.store.write(placed, "histories", work.stamp)

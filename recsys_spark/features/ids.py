@@ -46,9 +46,7 @@ def assign(ids: DataFrame, known: DataFrame | None, name: str) -> DataFrame:
         known = known.select(c.INDEX, name)
         distinct = distinct.join(known, on=name, how="left_anti")
         start = (known.agg(F.max(c.INDEX).alias("last")).collect()[0]["last"] or c.UNKNOWN_INDEX) + 1
-    new = with_positions(distinct, [name], c.INDEX, start).select(
-        F.col(c.INDEX).cast("int").alias(c.INDEX), name
-    )
+    new = with_positions(distinct, [name], c.INDEX, start).select(F.col(c.INDEX).cast("int").alias(c.INDEX), name)
     return new if known is None else known.unionByName(new)
 
 

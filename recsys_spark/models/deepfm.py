@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class DeepFM(nn.Module):
         nn.init.zeros_(self.first.weight)
         widths = [len(sizes) * spec.dim + spec.numbers, *spec.hidden]
         layers: list[nn.Module] = []
-        for width, following in zip(widths, widths[1:], strict=False):
+        for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(spec.dropout)]
         self.deep = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 

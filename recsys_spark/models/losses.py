@@ -6,29 +6,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+LEFT_OUT = -1e30  # finite: a row whose only negative is left out has no loss and no gradient, not NaN
 
-def sampled_softmax(
-    positive: Tensor,
-    negative: Tensor,
-    log_q_positive: Tensor,
-    log_q_negative: Tensor,
-    hits: Tensor,
-    weight: Tensor,
-) -> Tensor:
-    """Cross entropy of the positive against shared negatives, corrected for how they were drawn.
 
-    Bengio and Senécal 2008; log-Q correction as in Yi et al. 2019.
+def sampled_softmax(positive: Tensor, negative: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy of the positive against negatives that the rows share.
+
+    Bengio and Senécal 2008: a negative's score enters minus the log of its expected count in the draw, so that the sum
+    over the drawn estimates the sum over all. ``LEFT_OUT`` as a score leaves a negative out: a row's own positive.
 
     Parameters
     ----------
     positive : float32 [B]
     negative : float32 [B, K]
-    log_q_positive : float32 [B]
-        Log of the expected count of the positive among the negatives.
-    log_q_negative : float32 [K]
-        The same of each negative.
-    hits : bool [B, K]
-        Negatives that are the row's own positive; they are left out.
+        Corrected scores.
     weight : float32 [B]
 
     Returns
@@ -36,10 +27,8 @@ def sampled_softmax(
     float32 []
         Sum over rows of weight times loss.
     """
-    corrected = (negative - log_q_negative).masked_fill(hits, float("-inf"))
-    logits = torch.cat([(positive - log_q_positive).unsqueeze(1), corrected], dim=1)
-    loss = torch.logsumexp(logits, dim=1) - logits[:, 0]
-    return (loss * weight).sum()
+    # -log(e^p / (e^p + sum e^n)), without a copy of the [B, K] scores
+    return (functional.softplus(torch.logsumexp(negative, dim=1) - positive) * weight).sum()
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

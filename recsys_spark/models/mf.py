@@ -31,13 +31,17 @@ class MatrixFactorization(nn.Module):
         nn.init.normal_(self.item.weight, std=init_std)
         nn.init.zeros_(self.bias.weight)
 
-    def forward(self, users: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, correction: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of each row's positive and of negatives that all rows share.
 
         Parameters
         ----------
         users, positives : int64 [B]
         negatives : int64 [K]
+        correction : float32 [K]
+            Added to the negatives' scores, within the matrix product.
 
         Returns
         -------
@@ -46,16 +50,10 @@ class MatrixFactorization(nn.Module):
         squares : float32 []
             Mean squared length of the vectors in use, for weight decay on touched rows.
         """
-        user, positive, negative = (
-            self.user(users),
-            self.item(positives),
-            self.item(negatives),
-        )  # [B,D] [B,D] [K,D]
+        user, positive, negative = self.user(users), self.item(positives), self.item(negatives)  # [B,D] [B,D] [K,D]
         positive_score = (user * positive).sum(1) + self.bias(positives).squeeze(1)
-        negative_score = user @ negative.T + self.bias(negatives).squeeze(1)
-        squares = (
-            user.square().sum(1).mean() + positive.square().sum(1).mean() + negative.square().sum(1).mean()
-        )
+        negative_score = torch.addmm(self.bias(negatives).squeeze(1) + correction, user, negative.T)
+        squares = user.square().sum(1).mean() + positive.square().sum(1).mean() + negative.square().sum(1).mean()
         return positive_score, negative_score, squares
 
     def vectors(self) -> tuple[Tensor, Tensor]:

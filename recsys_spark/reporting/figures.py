@@ -83,9 +83,7 @@ def figures(rows: Iterable[tuple[Key, float | None, int]], names: dict[str, tupl
     return Figures(blocks, _ranker(values), _headline(values, "all"))
 
 
-def _block(
-    values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]]
-) -> Block | None:
+def _block(values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]]) -> Block | None:
     here = {key: value for key, value in values.items() if key[1] == part and key[3] > 0}
     ks = sorted({key[3] for key in here}, key=lambda k: (k != FIRST_K, k))
     if not ks:

@@ -83,9 +83,7 @@ def ledger(work: Work) -> tuple[list[Source], list[BadFile]]:
             for rule in order
         ]
         first = here.get(READ) or next(iter(here.values()))
-        sources.append(
-            Source(words.clean(name), first["files"], words.file_name(first[c.SOURCE_FILE]), read, outcomes)
-        )
+        sources.append(Source(words.clean(name), first["files"], words.file_name(first[c.SOURCE_FILE]), read, outcomes))
     return sources, _worst(table)
 
 
@@ -98,11 +96,7 @@ def _quarantined(work: Work) -> dict[tuple[str, str], str]:
     rows = (
         work.store.read(work.spark, work.inputs["quarantine"])
         .groupBy(c.SOURCE, c.RULE)
-        .agg(
-            F.min(F.struct(F.col("row_hash"), F.substring(c.RAW, 1, RAW_LENGTH + 1).alias(c.RAW))).alias(
-                "one"
-            )
-        )
+        .agg(F.min(F.struct(F.col("row_hash"), F.substring(c.RAW, 1, RAW_LENGTH + 1).alias(c.RAW))).alias("one"))
         .collect()
     )
     return {(r[c.SOURCE], r[c.RULE]): words.clean(r["one"][c.RAW] or "", RAW_LENGTH) for r in rows}
@@ -115,9 +109,7 @@ def _worst(table: DataFrame) -> list[BadFile]:
     rows = (
         table.where(F.col(c.RULE).isin(list(RULES)))
         .groupBy(c.SOURCE, c.SOURCE_FILE)
-        .agg(
-            F.sum(c.ROWS).alias(c.ROWS), F.concat_ws(", ", F.sort_array(F.collect_list(text))).alias("rules")
-        )
+        .agg(F.sum(c.ROWS).alias(c.ROWS), F.concat_ws(", ", F.sort_array(F.collect_list(text))).alias("rules"))
         .orderBy(F.desc(c.ROWS), c.SOURCE, c.SOURCE_FILE)
         .limit(WORST_FILES)
         .collect()

@@ -52,9 +52,7 @@ def lists(work: Work) -> Lists:
     kind = F.substring_index(F.coalesce(c.REASON, F.lit("")), ":", 1)
     known = F.when(kind.isin(list(words.KINDS)), kind).otherwise(F.lit("other")).alias("kind")
     first = F.sum((F.col(c.RANK) == 1).cast("bigint"))
-    counted = (
-        top.groupBy(c.SOURCE, known).agg(F.count(F.lit(1)).alias(c.ROWS), first.alias("first")).collect()
-    )
+    counted = top.groupBy(c.SOURCE, known).agg(F.count(F.lit(1)).alias(c.ROWS), first.alias("first")).collect()
     total = sum(row[c.ROWS] for row in counted)
     order = list(words.KINDS)
     parts = [

@@ -96,9 +96,7 @@ def _draw(
             colour = COLOURS[i % len(COLOURS)]
             axes.plot(x, y, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label.lstrip("_"))
         if best is not None:
-            axes.plot(
-                *best, marker="o", markersize=9, fillstyle="none", color=COLOURS[1], markeredgewidth=1.8
-            )
+            axes.plot(*best, marker="o", markersize=9, fillstyle="none", color=COLOURS[1], markeredgewidth=1.8)
             axes.annotate(
                 f"{best[1]:.4f}",
                 best,

@@ -44,9 +44,7 @@ def context(work: Work) -> dict[str, Any]:
     settings = work.settings
     sources, worst = ledger(work)
     stages, memory, seconds = steps(work)
-    names = words.models(
-        settings.features.recent_days, settings.evaluate.half_life_days, settings.score.repeats
-    )
+    names = words.models(settings.features.recent_days, settings.evaluate.half_life_days, settings.score.repeats)
     window = cut(work.dt, settings.split, TEST)
     phases = [*[each.name for each in cuts(work.dt, settings.split)], "train", "train + valid"]
     runs = work.inputs
@@ -61,9 +59,7 @@ def context(work: Work) -> dict[str, Any]:
         "test_from": words.day(window.time),
         "test_to": words.day(window.until - 1),
         "curves": [
-            (*_CURVES[table], plots)
-            for table in _CURVES
-            if (plots := curve_plots(table, curves(work, table), phases))
+            (*_CURVES[table], plots) for table in _CURVES if (plots := curve_plots(table, curves(work, table), phases))
         ],
         "lists": lists(work),
         "people": people(work.spark, work.store, runs, example_users(work)),
@@ -71,9 +67,7 @@ def context(work: Work) -> dict[str, Any]:
         "memory": memory,
         "seconds": seconds,
         "versions": _versions(work),
-        "say_reason": lambda code: words.reason(
-            code, words.verb(list(settings.events)), settings.features.recent_days
-        ),
+        "say_reason": lambda code: words.reason(code, words.verb(list(settings.events)), settings.features.recent_days),
         "kind": words.kind,
         "day": words.day,
         "duration": words.duration,
@@ -89,9 +83,7 @@ def render(values: dict[str, Any]) -> str:
 
     # Read through importlib, so that it is also found where the package came as a zip.
     source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "n": lambda value: f"{value:,}",
         "share": words.share,

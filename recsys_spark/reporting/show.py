@@ -44,9 +44,7 @@ def show_user(
     """
     published = store.latest("top_n") if dt is None else store.need("top_n", dt)
     if published is None:
-        raise RecsysError(
-            "no lists are published", store.storage.url("top_n"), "Run 'recsys-spark run' first."
-        )
+        raise RecsysError("no lists are published", store.storage.url("top_n"), "Run 'recsys-spark run' first.")
     runs = {name: _behind(store, published, name) for name in _TABLES} | {"top_n": published}
     person = people(spark, store, runs, [user_id], items_shown=8)[0]
     if not person.known and not person.listed:
@@ -68,16 +66,12 @@ def describe(person: Person, published: Manifest, settings: Settings | None = No
         lines += [
             f"{_count(person.events, 'event')} with {_count(person.items, 'item')}, "
             f"{words.day(person.first)} to {words.day(person.last)}",
-            *_section(
-                "Most often", [_frequent(seen.label, seen.times, seen.last) for seen in person.frequent]
-            ),
+            *_section("Most often", [_frequent(seen.label, seen.times, seen.last) for seen in person.frequent]),
             *_section("Newest", [f"{words.day(seen.last)}  {seen.label}" for seen in person.newest]),
         ]
     else:
         lines.append("No history.")
-    listed = [
-        f"{row.rank:>2}. {row.label} — {words.reason(row.reason, done, recent_days)}" for row in person.listed
-    ]
+    listed = [f"{row.rank:>2}. {row.label} — {words.reason(row.reason, done, recent_days)}" for row in person.listed]
     title = f"List of {published.dt}"
     return "\n".join([*lines, *_section(title, listed or ["No list is published for this user."])])
 

@@ -41,8 +41,7 @@ def clean(text: object, limit: int = 160) -> str:
     A label may hold terminal codes or marks that turn the direction of a line; each becomes ``\ufffd``.
     """
     shown = "".join(
-        "\ufffd" if unicodedata.category(each) in _INVISIBLE and each not in _JOINERS else each
-        for each in str(text)
+        "\ufffd" if unicodedata.category(each) in _INVISIBLE and each not in _JOINERS else each for each in str(text)
     )
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -118,9 +117,7 @@ METRICS = {
 
 def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, tuple[str, str]]:
     """Model code → name and what it does, in the order of the table."""
-    candidates = (
-        "the retrieval model's items and the user's own" if repeats else "the retrieval model's items"
-    )
+    candidates = "the retrieval model's items and the user's own" if repeats else "the retrieval model's items"
     return {
         "popularity": ("Most popular", "one list for everybody: the items that most users had"),
         "recent_popularity": ("Most popular lately", f"the same, counting the last {recent_days} days only"),

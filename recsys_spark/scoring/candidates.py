@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.tables.histories import UserBlock
 from recsys_spark.scoring.pairs import Past, pair_features, past_of
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.scoring.top_k import top_k
+from recsys_spark.tables.histories import UserBlock
 
 USERS_AT_ONCE = 256  # fixed, so that the same shapes reach BLAS wherever a bucket is scored
 

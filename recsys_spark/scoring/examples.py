@@ -81,9 +81,7 @@ def _example_batches(
             continue
         found = build_candidates(known, load_state(ref), cut.time, retrieved, own, recent_days)
         target = is_in(after, found.rows, found.items)
-        keep = active[found.rows] & (
-            target | (uniform(block.users[found.rows], found.items, cut.time) < share)
-        )
+        keep = active[found.rows] & (target | (uniform(block.users[found.rows], found.items, cut.time) < share))
         rows, items = found.rows[keep], found.items[keep]
         arrays = {
             c.CUT: pa.array([cut.name] * len(rows), pa.string()),

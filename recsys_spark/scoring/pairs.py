@@ -1,8 +1,9 @@
 """Pair features: what a user's past says about an item, computed the same way for training, evaluation and scoring.
 
-Everything is counted in days with an event (a user, an item, a day), so that a long receipt or a click storm counts once.
-Ages are whole days before the cut. A number is NaN where there is no past to speak of. Nothing here knows what an event
-is, and the groups are item features that the settings name. "Recent" is ``features.recent_days``, "long" three times it.
+Everything is counted in days with an event (a user, an item, a day), so that a long receipt or a click storm counts
+once. Ages are whole days before the cut. A number is NaN where there is no past to speak of. Nothing here knows what an
+event is, and the groups are item features that the settings name. "Recent" is ``features.recent_days``, "long" is three
+times it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Past:
 
     def per_pair(self, values: NDArray[np.generic]) -> DoubleArray:
         """Sum over the triples of each pair, float64 [P]."""
-        return np.bincount(self.pair, weights=values, minlength=len(self.code))
+        summed: DoubleArray = np.bincount(self.pair, weights=values, minlength=len(self.code)).astype(np.float64)
+        return summed
 
     @property
     def decayed(self) -> DoubleArray:
@@ -86,9 +88,7 @@ def past_of(block: UserBlock, items: int, now: int) -> Past:
     unique, pair = np.unique(code, return_inverse=True)
     visit = np.unique(block.rows * _DAY_WIDTH + day)
     visit_age = now // SECONDS_PER_DAY - visit % _DAY_WIDTH
-    return Past(
-        len(block), items, code // items, code % items, age, pair, unique, visit // _DAY_WIDTH, visit_age
-    )
+    return Past(len(block), items, code // items, code % items, age, pair, unique, visit // _DAY_WIDTH, visit_age)
 
 
 def pair_features(
@@ -126,8 +126,8 @@ def pair_features(
         columns += _group_columns(past, codes, rows, items, state)
     columns += [column[rows] for column in _user_columns(past, recent_days)]
     columns += [column[items] for column in _item_columns(state, now)]
-    columns += [mf_score - state.vectors[items, -1], mf_score, mf_rank]
-    return np.stack(columns, axis=1).astype(np.float32)
+    model = [mf_score - state.vectors[items, -1], mf_score, mf_rank]
+    return np.stack([*columns, *model], axis=1).astype(np.float32)
 
 
 def _find(code: LongArray, wanted: LongArray) -> tuple[LongArray, NDArray[np.bool_]]:
@@ -176,7 +176,7 @@ def _group_columns(
     width = int(codes.max(initial=0)) + 1
     unique, group = np.unique(past.row * width + codes[past.item], return_inverse=True)
     decay = 0.5 ** (past.age / LONG)
-    decayed = np.bincount(group, weights=decay, minlength=len(unique))
+    decayed: DoubleArray = np.bincount(group, weights=decay, minlength=len(unique)).astype(np.float64)
     total = np.bincount(past.row, weights=decay, minlength=past.users)
     distinct_of = np.searchsorted(unique, past.code // past.width * width + codes[past.code % past.width])
     distinct = np.bincount(distinct_of, minlength=len(unique)).astype(np.float64)
@@ -188,7 +188,7 @@ def _group_columns(
     share = mine / np.maximum(total[rows], 1e-9)
     common = (recent + 1.0) / (recent.sum() + width)
     since = _take(_extreme(past.age, group, len(unique), largest=False), place, there, np.nan)
-    item_share = state.recent_users[items] / np.maximum(recent[wanted], 1.0)
+    item_share = state.recent_users[items].astype(np.float64) / np.maximum(recent[wanted], 1.0)
     lift = np.log((share + 1e-3) / (common[wanted] + 1e-3))
     return [mine, share, lift, since, _take(distinct, place, there, 0.0), item_share]
 

@@ -11,7 +11,7 @@ from recsys_spark.stage import Stage, Work, finished
 from recsys_spark.tables import Manifest
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 
 def publish(work: Work) -> list[Manifest]:
@@ -67,8 +67,8 @@ def _shape_problems(lists: DataFrame, n: int, known_users: int) -> dict[str, int
     )
     gaps = (F.col("ranks") != F.col("rows")) | (F.col("first") != 1) | (F.col("last") != F.col("rows"))
 
-    def users(condition: object) -> object:
-        return F.coalesce(F.sum(condition.cast("int")), F.lit(0))  # type: ignore[attr-defined]
+    def users(condition: Column) -> Column:
+        return F.coalesce(F.sum(condition.cast("int")), F.lit(0))
 
     found = per_user.agg(
         F.count(F.lit(1)).alias("users"),

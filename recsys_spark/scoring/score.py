@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -140,10 +140,8 @@ def _list_batches(batches: Iterator[pa.RecordBatch], how: Recipe, n: int) -> Ite
     for block in user_blocks(batches, USERS_AT_ONCE):
         known = block.before(now)
         found, logits, state = rank_block(known, how)
-        rows = [
-            row for user in range(len(known)) for row in _user_list(user, known, found, logits, state, how, n)
-        ]
-        columns = list(zip(*rows, strict=True)) if rows else [[]] * 6
+        rows = [row for user in range(len(known)) for row in _user_list(user, known, found, logits, state, how, n)]
+        columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[]] * 6
         types = [pa.int32(), pa.int32(), pa.int32(), pa.float32(), pa.string(), pa.string()]
         names = [c.USER_INDEX, c.RANK, c.ITEM_INDEX, c.SCORE, c.SOURCE, c.REASON]
         arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
@@ -187,9 +185,7 @@ def _user_list(
     return rows
 
 
-def _reasons(
-    user: int, known: UserBlock, items: NDArray[np.int64], own: NDArray[np.bool_], now: int
-) -> list[str]:
+def _reasons(user: int, known: UserBlock, items: NDArray[np.int64], own: NDArray[np.bool_], now: int) -> list[str]:
     """``own:<events>:<days since the last>`` for an item that the user had before, else ``taste``."""
     mine = known.slice(user, user + 1)
     reasons = []

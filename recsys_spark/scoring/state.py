@@ -70,9 +70,7 @@ class ItemState:
 def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, groups: list[str]) -> StateRef:
     """Reference from a stage's inputs."""
     folders = {name: inputs[name].folder for name in ("item_stats", "item_features", "user_features")}
-    return StateRef(
-        root=root, retrieval=inputs["retrieval_model"].folder, cut=cut, groups=tuple(groups), **folders
-    )
+    return StateRef(root=root, retrieval=inputs["retrieval_model"].folder, cut=cut, groups=tuple(groups), **folders)
 
 
 @lru_cache(maxsize=1)

@@ -191,9 +191,7 @@ def _ranked(
     return indices, scores
 
 
-def _candidates(
-    rows: NDArray[np.float32], k: int, margins: NDArray[np.float64]
-) -> Iterator[NDArray[np.int64]]:
+def _candidates(rows: NDArray[np.float32], k: int, margins: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:
     """Of each row, rising columns of all values that reach the k-th less the margin and are not -inf."""
     floors = np.maximum(_floors(rows, k) - margins, _LOWEST).astype(np.float32)
     flat = np.flatnonzero(rows >= floors[:, None])

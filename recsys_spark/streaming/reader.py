@@ -61,10 +61,7 @@ def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Sh
     rows = [sum(count for _, count in mine) for mine in dealt]
     steps = -(-max(rows) // batch_size)
     types = files[0][0] if files else ""
-    return [
-        Shard(tuple(url for url, _ in mine), count, steps, types)
-        for mine, count in zip(dealt, rows, strict=True)
-    ]
+    return [Shard(tuple(url for url, _ in mine), count, steps, types) for mine, count in zip(dealt, rows, strict=True)]
 
 
 class ExampleStream:
@@ -106,9 +103,7 @@ class ExampleStream:
         read = steps = 0
         for window in self._windows(generator if shuffle else None):
             read += len(window[self.columns[0]])
-            joined = {
-                name: np.concatenate([left[name], window[name]]) if left else window[name] for name in window
-            }
+            joined = {name: np.concatenate([left[name], window[name]]) if left else window[name] for name in window}
             count = len(joined[self.columns[0]])
             whole = count - count % self.batch_size
             for start in range(0, whole, self.batch_size):
@@ -192,9 +187,7 @@ def _check_versions() -> None:
     """Refuse pairs that are known to lose rows or not to start."""
     petastorm, arrow = version("petastorm"), version("pyarrow")
     if petastorm == "0.13.1":
-        raise RecsysError(
-            "petastorm 0.13.1 loses row groups", "installed packages", "Install petastorm==0.12.1."
-        )
+        raise RecsysError("petastorm 0.13.1 loses row groups", "installed packages", "Install petastorm==0.12.1.")
     if int(arrow.split(".")[0]) > 14:
         raise RecsysError(
             f"pyarrow {arrow} lacks what petastorm {petastorm} needs",

@@ -20,9 +20,7 @@ IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
 
-def read_parquet(
-    storage: Storage, folder: str, filters: list[tuple[str, str, object]] | None = None
-) -> pa.Table:
+def read_parquet(storage: Storage, folder: str, filters: list[tuple[str, str, object]] | None = None) -> pa.Table:
     """Rows of a run folder, without Spark."""
     paths = [storage.path(f"{folder}/{name}") for name, _ in storage.files(folder)]
     return pq.read_table(paths, filesystem=storage.fs, filters=filters, partitioning=None)

@@ -9,9 +9,7 @@ from recsys_spark.tables.layout import equal_groups, one_partition_each, with_po
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-_BLOCK_BYTES = (
-    1 << 30
-)  # a row group ends at this size; ours are far smaller, so that a file holds exactly one
+_BLOCK_BYTES = 1 << 30  # a row group ends at this size; ours are far smaller, so that a file holds exactly one
 
 
 def write_shuffled(frame: DataFrame, url: str, key: list[str], target_rows: int, least_groups: int) -> int:

@@ -73,9 +73,7 @@ class UserBlock:
         first, last = self.indptr[start], self.indptr[min(stop, len(self))]
         part = slice(first, last)
         indptr = self.indptr[start : stop + 1] - first
-        return UserBlock(
-            self.users[start:stop], indptr, self.items[part], self.times[part], self.weights[part]
-        )
+        return UserBlock(self.users[start:stop], indptr, self.items[part], self.times[part], self.weights[part])
 
     def between(self, start: int, until: int) -> UserBlock:
         """The same users with the events of ``start <= time < until`` only."""

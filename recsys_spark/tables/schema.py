@@ -50,7 +50,7 @@ _ALL = [
         "ledger",
         "source string, source_file string, rule string, rows bigint",
         ("source", "source_file", "rule"),
-        "where each input row went: rules read, kept, duplicate and the rules of quarantine; read = the sum of the others",
+        "where each input row went: read, kept, duplicate or the rule of quarantine; read = the sum of the others",
     ),
     TableSpec(
         "user_ids",
@@ -61,9 +61,7 @@ _ALL = [
     TableSpec("item_ids", "index int, item_id string", ("item_id",), "id to index, as user_ids"),
     TableSpec("user_features", "", ("index",), "codes of the user attributes (0 = none)"),
     TableSpec("item_features", "", ("index",), "codes of the item attributes (0 = none), and the label"),
-    TableSpec(
-        "feature_spec", "", (), "vocabularies and bucket bounds of the attributes (spec.json)", kind="files"
-    ),
+    TableSpec("feature_spec", "", (), "vocabularies and bucket bounds of the attributes (spec.json)", kind="files"),
     TableSpec(
         "item_stats",
         "cut string, item_index int, events bigint, recent_events bigint, users bigint, recent_users bigint, "
@@ -84,9 +82,7 @@ _ALL = [
         ("user_index",),
         "each user's newest events in time order, a file a user bucket; users without events have empty lists",
     ),
-    TableSpec(
-        "retrieval_model", "", (), "one snapshot of vectors a cut, checkpoints, curves (files)", kind="files"
-    ),
+    TableSpec("retrieval_model", "", (), "one snapshot of vectors a cut, checkpoints, curves (files)", kind="files"),
     TableSpec(
         "user_vectors",
         "index int, vector array<float>",

@@ -37,9 +37,7 @@ class Storage:
         try:
             self.fs, base = fs.FileSystem.from_uri(self.uri.replace("s3a://", "s3://", 1))
         except (OSError, ValueError) as error:
-            raise RecsysError(
-                f"cannot open {root!r} ({error})", "setting 'root'", "Use a path or URI."
-            ) from error
+            raise RecsysError(f"cannot open {root!r} ({error})", "setting 'root'", "Use a path or URI.") from error
         self.base = base.rstrip("/")
         self.is_local = False
 
@@ -67,9 +65,7 @@ class Storage:
         selector = fs.FileSelector(self.path(relative), recursive=True, allow_not_found=True)
         start = len(self.path(relative)) + 1
         found = [
-            (info.path[start:], info.size)
-            for info in self.fs.get_file_info(selector)
-            if info.type == fs.FileType.File
+            (info.path[start:], info.size) for info in self.fs.get_file_info(selector) if info.type == fs.FileType.File
         ]
         return sorted(each for each in found if not any(p.startswith(("_", ".")) for p in each[0].split("/")))
 
@@ -132,9 +128,7 @@ class Storage:
         try:
             return json.loads(self.read_bytes(relative))
         except ValueError as error:
-            raise RecsysError(
-                "not readable as JSON", self.url(relative), "Delete it and run again."
-            ) from error
+            raise RecsysError("not readable as JSON", self.url(relative), "Delete it and run again.") from error
 
     def write_json(self, relative: str, value: Any) -> None:
         """Write a JSON file in one step."""

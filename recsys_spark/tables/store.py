@@ -120,9 +120,7 @@ class TableStore:
 
     def file_urls(self, manifest: Manifest, part: str = "") -> list[str]:
         """URLs of a run's data files below a sub-folder, in order of name."""
-        return [
-            self.storage.url(f"{manifest.folder}/{f.name}") for f in manifest.files if f.name.startswith(part)
-        ]
+        return [self.storage.url(f"{manifest.folder}/{f.name}") for f in manifest.files if f.name.startswith(part)]
 
     # ------------------------------------------------------------ writing
     def folder(self, table: str, stamp: Stamp) -> str:
@@ -226,13 +224,11 @@ def _check_schema(frame: DataFrame, table: str) -> None:
         return
     have = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
     if have != wanted:
-        raise RecsysError(
-            f"columns are ({have})", f"table '{table}'", f"They must be ({wanted}): a fault of the code."
-        )
+        raise RecsysError(f"columns are ({have})", f"table '{table}'", f"They must be ({wanted}): a fault of the code.")
 
 
 def _hashed(frame: DataFrame, name: str) -> list[Column]:
-    """What of a column goes into the row's hash: Spark's hash alone skips nulls and runs arrays together."""
+    """List what of a column goes into the row's hash: Spark's own skips nulls and runs arrays together."""
     from pyspark.sql import functions as F
 
     column = F.col(f"`{name}`")
@@ -246,9 +242,9 @@ def _read_back(spark: SparkSession, url: str) -> tuple[str, int, str]:
 
     frame = spark.read.option("recursiveFileLookup", "true").parquet(url)
     row_hash = F.xxhash64(*[part for name in sorted(frame.columns) for part in _hashed(frame, name)])
-    result = frame.agg(
-        F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("total")
-    ).collect()[0]
+    result = frame.agg(F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("total")).collect()[
+        0
+    ]
     schema = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
     digest = hashlib.sha256(f"{result['rows']} {result['total']} {sorted(schema.split(', '))}".encode())
     return schema, result["rows"], digest.hexdigest()[:32]

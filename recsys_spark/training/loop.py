@@ -51,7 +51,8 @@ class Stream(Protocol):
 
     def __len__(self) -> int: ...
 
-    def epoch(self, epoch: int) -> Iterable[dict[str, Tensor]]: ...  # noqa: D102
+    def epoch(self, epoch: int) -> Iterable[dict[str, Tensor]]:
+        """Batches of a pass."""
 
 
 class Log(Protocol):
@@ -110,6 +111,12 @@ def fit(
         point = _one_epoch(task, stream, collective, len(curve), last, tag)
         figure = task.validate()
         if figure is not None:
+            if not math.isfinite(figure):
+                raise RecsysError(
+                    f"the validation figure {task.metric} is {figure}",
+                    f"{tag}, epoch {len(curve) + 1}",
+                    "The last checkpoint is kept; look into the model's inputs and run again.",
+                )
             point[task.metric] = figure
         curve.append(point)
         if epochs is not None or figure is None or figure > best:
@@ -117,10 +124,7 @@ def fit(
         if collective.rank == 0:
             log(tag, len(curve), **point)
             checkpoints.save(len(curve), _state(task, curve, best, best_weights))
-            say(
-                f"{tag} epoch {len(curve)}: "
-                + " · ".join(f"{k} {v:,.4g}" for k, v in point.items() if k != "epoch")
-            )
+            say(f"{tag} epoch {len(curve)}: " + " · ".join(f"{k} {v:,.4g}" for k, v in point.items() if k != "epoch"))
     task.load(best_weights, None)
     return curve
 
@@ -169,9 +173,7 @@ def _one_epoch(
     }
 
 
-def _state(
-    task: Task, curve: list[dict[str, float]], best: float, best_weights: dict[str, Tensor]
-) -> dict[str, Any]:
+def _state(task: Task, curve: list[dict[str, float]], best: float, best_weights: dict[str, Tensor]) -> dict[str, Any]:
     return {
         "weights": task.weights(),
         "state": task.state(),

@@ -79,9 +79,7 @@ def train_ranker(work: Work) -> list[Manifest]:
     }
     for split in ("train", "valid"):
         if not job[f"{split}_files"]:
-            raise RecsysError(
-                f"no candidates in split '{split}'", "table 'ranker_examples'", "Widen the windows."
-            )
+            raise RecsysError(f"no candidates in split '{split}'", "table 'ranker_examples'", "Widen the windows.")
     _train(work, job)
     return [store.seal(None, "ranker", work.stamp)]
 
@@ -139,9 +137,7 @@ def _validation(work: Work) -> bytes:
         block.before(first.time).distinct_items(),
         block.between(first.time, first.until).distinct_items(),
     )
-    rows = np.array(
-        [r for r in range(len(block)) if len(seen.row(r)) and len(np.setdiff1d(later.row(r), seen.row(r)))]
-    )
+    rows = np.array([r for r in range(len(block)) if len(seen.row(r)) and len(np.setdiff1d(later.row(r), seen.row(r)))])
     draw = np.random.default_rng(work.settings.retrieval.seed)
     rows = np.sort(draw.permutation(rows)[: work.settings.retrieval.validation_users]).astype(np.int64)
     kept = [seen.row(r) for r in rows], [np.setdiff1d(later.row(r), seen.row(r)) for r in rows]
@@ -160,9 +156,7 @@ def _vectors(work: Work, side: str, folder: str) -> Manifest:
     values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
     table = f"{side}_vectors"
     flat = pa.array(values.reshape(-1))
-    lists = pa.ListArray.from_arrays(
-        pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat
-    )
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat)
     rows = pa.table({c.INDEX: pa.array(np.arange(len(values), dtype=np.int32)), c.VECTOR: lists})
     target = work.store.folder(table, work.stamp)
     storage.make_folder(target)

@@ -47,13 +47,9 @@ def main(root: str, job_file: str) -> int:
     torch.use_deterministic_algorithms(True, warn_only=True)
     collective = connect(job["launcher"])
     if collective.size != job["ranks"]:
-        raise RecsysError(
-            f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}."
-        )
+        raise RecsysError(f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}.")
     if collective.rank == 0:
-        say(
-            f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each"
-        )
+        say(f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each")
     TASKS[job["kind"]](job, storage, collective, _log(job, collective))
     collective.barrier()
     return collective.size

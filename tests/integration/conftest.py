@@ -67,9 +67,7 @@ class RawLog:
 
 
 @pytest.fixture(scope="session")
-def yesterday(
-    raw: RawLog, tiny_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory
-) -> Night:
+def yesterday(raw: RawLog, tiny_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Night:
     """A root on which one night was done: all other roots begin as copies of it."""
     folder = tmp_path_factory.mktemp("yesterday")
     settings = tiny_settings(

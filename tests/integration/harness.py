@@ -89,9 +89,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **values, **more}
 
 
-def execute(
-    command: list[str | Path], timeout: float = 600, cwd: Path = PROJECT, **variables: str
-) -> Finished:
+def execute(command: list[str | Path], timeout: float = 600, cwd: Path = PROJECT, **variables: str) -> Finished:
     """Run a program to its end."""
     started = time.monotonic()
     done = subprocess.run(

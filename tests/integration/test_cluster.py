@@ -134,9 +134,7 @@ def _python_without_the_project(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster_night(
-    cluster: Cluster, before: Night, raw: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Night:
+def cluster_night(cluster: Cluster, before: Night, raw: Any, tmp_path_factory: pytest.TempPathFactory) -> Night:
     """The night on the cluster: ``clean`` as a job of its own, then all the rest; ranks on the executors."""
     launch = {"launcher": "spark", "ranks": WORKERS}
     config, root = copied(before, tmp_path_factory.mktemp("on_cluster"), launch=launch)

@@ -63,9 +63,7 @@ class Reader:
             lists = rows(self.store, "top_n", current.dt)
             again = sum(lists.duplicated(["user_id", key]).sum() for key in ("rank", "item_id"))
             if len(lists) != current.rows or again:
-                self.troubles.append(
-                    f"{current.dt}: {len(lists)} rows of {current.rows}, {again} of them twice"
-                )
+                self.troubles.append(f"{current.dt}: {len(lists)} rows of {current.rows}, {again} of them twice")
             self.seen.append((current.dt, len(lists)))
         except Exception as error:
             self.troubles.append(repr(error))
@@ -178,9 +176,7 @@ def test_readers_had_the_earlier_lists_in_full_all_the_time(disturbed: Disturbed
     assert reader.seen[-1] == (published.dt, published.rows)
 
 
-def test_the_tables_are_those_of_an_undisturbed_night(
-    disturbed: Disturbed, local_root: Night, before: Night
-) -> None:
+def test_the_tables_are_those_of_an_undisturbed_night(disturbed: Disturbed, local_root: Night, before: Night) -> None:
     night = disturbed.night
     assert contents(night.root, night.dt) == contents(local_root.root, local_root.dt)
     assert contents(night.root, before.dt) == contents(local_root.root, before.dt)

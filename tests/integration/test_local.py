@@ -79,9 +79,7 @@ def test_the_source_column_tells_who_has_no_history(local_root: Night) -> None:
 def test_every_row_of_every_file_is_accounted_for(local_root: Night, raw: Any) -> None:
     ledger = local_root.rows("ledger")
     ledger["name"] = ledger["source_file"].map(lambda path: "/".join(path.split("/")[-2:]))
-    written = {
-        "/".join(path.parts[-2:]): pq.read_metadata(path).num_rows for path in raw.folder.rglob("*.parquet")
-    }
+    written = {"/".join(path.parts[-2:]): pq.read_metadata(path).num_rows for path in raw.folder.rglob("*.parquet")}
 
     read = ledger[ledger["rule"] == "read"].set_index("name")["rows"]
     assert read.to_dict() == written
@@ -136,9 +134,7 @@ def test_a_second_run_finds_everything_done(local_root: Night) -> None:
 
 
 @pytest.mark.parametrize("stage", ["featurize", "train-ranker"])
-def test_a_stage_done_again_by_force_gives_the_same_content(
-    stage: str, local_root: Night, tmp_path: Path
-) -> None:
+def test_a_stage_done_again_by_force_gives_the_same_content(stage: str, local_root: Night, tmp_path: Path) -> None:
     config, root = copied(local_root, tmp_path)
     runs = pointers(root)
     forced = recsys(stage, "--config", config, "--date", local_root.dt, "--force")
@@ -229,9 +225,7 @@ def refused(local_root: Night, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_input_gives_one_clear_line_and_publishes_nothing(
-    case: str, refused: Callable[[str], Finished]
-) -> None:
+def test_bad_input_gives_one_clear_line_and_publishes_nothing(case: str, refused: Callable[[str], Finished]) -> None:
     line = complaint(refused(case))
     for part in REFUSED[case][1]:
         assert part in line

@@ -12,24 +12,14 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SECONDS = 120  # far above the seconds it takes: a hang fails, a slow machine does not
 
 
-@pytest.fixture
-def root(request: pytest.FixtureRequest) -> Path:
-    """Root of a finished night."""
-    try:
-        found = Path(request.getfixturevalue("demo_root"))
-    except pytest.FixtureLookupError:
-        pytest.skip("no fixture 'demo_root': it gives the root of a finished night")
-    if not list(found.glob("top_n/dt=*/_current.json")):
-        pytest.skip(f"nothing is published below {found}: run 'make demo' first")
-    return found
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(path: Path, demo_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("RECSYS_ROOT", str(root.absolute()))
+    if not list(demo_root.glob("top_n/dt=*/_current.json")):
+        pytest.skip(f"nothing is published below {demo_root}")
+    monkeypatch.setenv("RECSYS_ROOT", str(demo_root.absolute()))
     notebook = nbformat.read(path, as_version=4)
     started = time.monotonic()
     client = NotebookClient(

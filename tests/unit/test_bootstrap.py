@@ -154,9 +154,7 @@ def test_the_build_links_the_nccl_that_torch_loads_unless_the_user_names_one(tmp
 
 def test_a_build_without_nccl_is_told_that_torch_has_no_cuda(tmp_path: Path) -> None:
     module = tmp_path / "FindPytorch.cmake"
-    module.write_text(
-        "print(True if ((torch.version.cuda is not None) and (CUDA_HOME is not None)) else False)"
-    )
+    module.write_text("print(True if ((torch.version.cuda is not None) and (CUDA_HOME is not None)) else False)")
     horovod_wheel.forget_cuda(module)
     assert module.read_text() == "print(True if ((False) and (CUDA_HOME is not None)) else False)"
     with pytest.raises(SetupError, match="not look as expected"):
@@ -171,9 +169,7 @@ def test_a_wheel_in_the_cache_is_taken_without_a_build(tmp_path: Path) -> None:
     assert horovod_wheel.provide_wheel(build, tmp_path, tmp_path / "log") == kept
 
 
-def test_a_failed_build_leaves_nothing_in_the_cache(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_build_leaves_nothing_in_the_cache(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     python = program(tmp_path / "venv", "python", "#!/bin/sh\necho 'no such header'\nexit 1\n")
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -296,10 +292,7 @@ def test_a_cuda_toolkit_counts_only_with_its_compiler_and_headers(
     assert toolchain.find_cuda_home({"PATH": str(stub)}) == tmp_path / "usual"
     program(tmp_path / "mine" / "bin", "nvcc")
     program(tmp_path / "mine" / "include", "cuda_runtime.h")
-    assert (
-        toolchain.find_cuda_home({"PATH": str(stub), "CUDA_HOME": str(tmp_path / "mine")})
-        == tmp_path / "mine"
-    )
+    assert toolchain.find_cuda_home({"PATH": str(stub), "CUDA_HOME": str(tmp_path / "mine")}) == tmp_path / "mine"
 
 
 @pytest.mark.parametrize(
@@ -346,9 +339,7 @@ def test_a_java_of_another_version_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_the_made_java_drops_the_one_option_its_runtime_lacks(tmp_path: Path) -> None:
-    script = (
-        '#!/bin/sh\n[ "$1" = -version ] && echo \'openjdk version "17.0.9"\' && exit\nprintf "%s|" "$@"\n'
-    )
+    script = '#!/bin/sh\n[ "$1" = -version ] && echo \'openjdk version "17.0.9"\' && exit\nprintf "%s|" "$@"\n'
     runtime = tmp_path / "it's a runtime"
     program(runtime / "bin", "java", script)
     program(runtime / "bin", "keytool")
@@ -559,9 +550,7 @@ def test_the_zip_has_the_source_and_the_same_bytes_every_time(tmp_path: Path) ->
 # --- talking -----------------------------------------------------------------------------------
 
 
-def test_a_failing_command_shows_the_end_of_its_log(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_command_shows_the_end_of_its_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log"
     with pytest.raises(SetupError, match=r"counting failed \(exit code 3\)"):
         shell.run_logged(["/bin/sh", "-c", "seq 100; exit 3"], log, "counting")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -31,13 +32,13 @@ def test_label_windows_tile_time_without_gap_or_overlap(day: date, split: Split)
         TEST,
         FINAL,
     ]
-    for one, following in zip(found, found[1:], strict=False):
+    for one, following in itertools.pairwise(found):
         assert one.time < one.until == following.time
     last = found[-1]
     assert last.time == last.until
-    assert datetime.fromtimestamp(last.time, UTC) == datetime(
-        day.year, day.month, day.day, tzinfo=UTC
-    ) + timedelta(days=1)
+    assert datetime.fromtimestamp(last.time, UTC) == datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(
+        days=1
+    )
     lengths = [each.until - each.time for each in found]
     assert lengths == [split.valid_days * 86_400] * split.ranker_windows + [split.test_days * 86_400, 0]
 

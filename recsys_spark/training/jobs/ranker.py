@@ -41,9 +41,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
 
     def stream(files: list[list[Any]]) -> ExampleStream:
-        mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[
-            collective.rank
-        ]
+        mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[collective.rank]
         return ExampleStream(mine, columns, settings.batch_size, settings.seed, collective.rank)
 
     def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
@@ -65,9 +63,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        storage.write_json(
-            f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": _plain(curves)}
-        )
+        storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": _plain(curves)})
 
 
 def _tables(storage: Storage, folder: str, names: list[str], size: int) -> list[object]:

@@ -41,9 +41,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
             save_array(storage, f"{job['output']}/user_vectors.{snapshot['cut']}.npy", user.numpy())
             save_array(storage, f"{job['output']}/item_vectors.{snapshot['cut']}.npy", item.numpy())
     if collective.rank == 0:
-        storage.write_json(
-            f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": _plain(curves)}
-        )
+        storage.write_json(f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": _plain(curves)})
 
 
 def _task(
@@ -76,6 +74,5 @@ def _plain(curves: dict[str, Any]) -> dict[str, Any]:
     """Curves without the figures of the machine, so that equal runs write equal files."""
     machine = ("samples_per_second", "wait_share")
     return {
-        cut: [{k: v for k, v in point.items() if k not in machine} for point in curve]
-        for cut, curve in curves.items()
+        cut: [{k: v for k, v in point.items() if k not in machine} for point in curve] for cut, curve in curves.items()
     }

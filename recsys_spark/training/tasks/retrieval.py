@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
-from recsys_spark.models.losses import sampled_softmax
+from recsys_spark.models.losses import LEFT_OUT, sampled_softmax
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
@@ -65,6 +65,7 @@ class RetrievalTask:
         self.cumulative = draws.cumsum(0)
         self.log_q = (draws / draws.sum() * settings.negatives).clamp_min(1e-12).log().float()
         self.allowed = counts > 0
+        self.place = torch.full((items,), -1)  # of an item among a batch's negatives
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
         collective.broadcast(self.model)
@@ -87,13 +88,16 @@ class RetrievalTask:
         """One sampled-softmax step; an old event weighs less, by half-life."""
         users, positives = batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long()
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
-        weight = (
-            batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
-        )
-        negatives = self._negatives()
-        positive, negative, squares = self.model(users, positives, negatives)
-        hits = positives.unsqueeze(1) == negatives.unsqueeze(0)
-        loss = sampled_softmax(positive, negative, self.log_q[positives], self.log_q[negatives], hits, weight)
+        weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
+        negatives, drawn = torch.unique(self._negatives(), return_counts=True)
+        correction = drawn.log() - self.log_q[negatives]  # an item drawn twice counts twice
+        positive, negative, squares = self.model(users, positives, negatives, correction)
+        self.place[negatives] = torch.arange(len(negatives))
+        place = self.place[positives]
+        self.place[negatives] = -1
+        own = torch.nonzero(place >= 0).squeeze(1)
+        negative[own, place[own]] = LEFT_OUT
+        loss = sampled_softmax(positive, negative, weight)
         share = 1.0 / (len(users) * self.collective.size)
         total = loss * share + self.settings.weight_decay * squares / self.collective.size
         total.backward()
@@ -102,10 +106,7 @@ class RetrievalTask:
 
     def _negatives(self) -> Tensor:
         """Items drawn by popularity to the power 0.5, with replacement, int64 [K]."""
-        places = (
-            torch.rand(self.settings.negatives, generator=self.draw, dtype=torch.float64)
-            * self.cumulative[-1]
-        )
+        places = torch.rand(self.settings.negatives, generator=self.draw, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, places, right=True).clamp_max(len(self.cumulative) - 1)
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ GOOD = "2024-03-10 12:00:00"
 NAN, INF = float("nan"), float("inf")
 Row = tuple[Any, Any, Any, Any, Any]  # user, item, time, kind, amount
 
-HOSTILE = ["../x", "a=b", "it's \"quoted\"", "🙂🙃", "%2e%2e", "dt=2024-01-01", "a/b\\c", "ü|ö", "NULL", "x" * 256]
+HOSTILE = ["../x", "a=b", 'it\'s "quoted"', "🙂🙃", "%2e%2e", "dt=2024-01-01", "a/b\\c", "ü|ö", "NULL", "x" * 256]
 
 DIRTY: list[tuple[str, Row]] = [
     ("null_key", (None, "i1", GOOD, "view", 1.0)),
@@ -65,7 +65,10 @@ def write(folder: Path, name: str, rows: list[Row], **types: pa.DataType) -> Pat
     columns = {"user": pa.string(), "item": pa.string(), "at": pa.string(), "kind": pa.string(),
                "amount": pa.float64(), **types}  # fmt: skip
     table = pa.table(
-        [pa.array([row[place] for row in rows], kind, from_pandas=False) for place, kind in enumerate(columns.values())],
+        [
+            pa.array([row[place] for row in rows], kind, from_pandas=False)
+            for place, kind in enumerate(columns.values())
+        ],
         names=list(columns),
     )
     pq.write_table(table, folder / name)
@@ -157,7 +160,7 @@ def test_every_row_is_kept_a_duplicate_or_in_quarantine(spark: SparkSession, tmp
     }
     told = {
         (rule, json.dumps({n: (str(v).title().replace("Inf", "Infinity").replace("Nan", "NaN").replace("-I", "I")
-                               if isinstance(v, float) and v in (INF, -INF) or v != v else v)
+                               if (isinstance(v, float) and v in (INF, -INF)) or v != v else v)
                            for n, v in zip(names, row, strict=True) if v is not None}, sort_keys=True))
         for rule, row in DIRTY
     }  # fmt: skip
@@ -335,16 +338,16 @@ def test_items_and_users(spark: SparkSession, tmp_path: Path) -> None:
         features={"item": [{"name": "year", "kind": "number"}, {"name": "tags", "kind": "list"}]},
     )
     tables = clean(spark, settings)
-    found = sorted(tuple(row) for row in tables["items"].select("item_id", "label", "attribute_year", "attribute_tags").collect())
+    found = sorted(
+        tuple(row) for row in tables["items"].select("item_id", "label", "attribute_year", "attribute_tags").collect()
+    )
     assert found == [("i1", "Tea (1999)", "1999", "a|b"), ("i3", "", None, "")]
     assert ledger(tables, "items") == {
         "items.parquet": {"read": 5, "kept": 2, "duplicate_id": 1, "null_key": 1, "id_form": 1}
     }
     assert tables["users"].count() == 0
     broken = settings.model_copy(update={"root": str(tmp_path / "other")})
-    broken = parse_settings(
-        {**broken.model_dump(mode="json"), "features": {"item": [{"name": "colour"}]}}
-    )
+    broken = parse_settings({**broken.model_dump(mode="json"), "features": {"item": [{"name": "colour"}]}})
     message = refused(spark, broken)
     assert "no column 'colour'" in message
     assert "input.items" in message

@@ -141,9 +141,7 @@ def dense_cosine(matrix: np.ndarray, shrink: float) -> np.ndarray:
 
 @settings(deadline=None)
 @given(matrices(), st.integers(1, 10), st.sampled_from([0.0, 2.5]), st.integers(1, 4))
-def test_item_knn_against_dense_cosine(
-    matrix: np.ndarray, neighbours: int, shrink: float, block: int
-) -> None:
+def test_item_knn_against_dense_cosine(matrix: np.ndarray, neighbours: int, shrink: float, block: int) -> None:
     found = fit_item_knn(csr_matrix(matrix), neighbours, shrink, block)
     assert (found.dtype, found.shape) == (np.float32, (matrix.shape[1],) * 2)
     assert found.has_sorted_indices
@@ -218,7 +216,5 @@ def test_item_knn_scores_against_plain_sums(matrix: np.ndarray, neighbours: int,
 
 def test_items_near_to_nothing_follow_by_popularity() -> None:
     matrix = csr_matrix(np.array([[1.0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 0]]))
-    scores = item_knn_scores(
-        matrix[:1], fit_item_knn(matrix, 2), popularity_fallback(np.array([1, 1, 1, 2, 0]))
-    )
+    scores = item_knn_scores(matrix[:1], fit_item_knn(matrix, 2), popularity_fallback(np.array([1, 1, 1, 2, 0])))
     assert order(scores) == [[0, 1, 3, 2, 4]]

@@ -192,9 +192,7 @@ def test_auc_against_sklearn() -> None:
     rng = np.random.default_rng(0)
     target = rng.integers(0, 2, 5000)
     logits = rng.normal(size=5000) + target
-    assert AucHistogram.of(logits, target).auc() == pytest.approx(
-        metrics.roc_auc_score(target, logits), abs=1e-3
-    )
+    assert AucHistogram.of(logits, target).auc() == pytest.approx(metrics.roc_auc_score(target, logits), abs=1e-3)
 
 
 @pytest.mark.parametrize("function", [logloss_sums, AucHistogram.of])

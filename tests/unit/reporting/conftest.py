@@ -39,9 +39,7 @@ def night(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Tabl
 
 
 @pytest.fixture
-def work(
-    spark: SparkSession, night: TableStore, tiny_settings: Callable[..., Settings], tmp_path: Path
-) -> WorkFactory:
+def work(spark: SparkSession, night: TableStore, tiny_settings: Callable[..., Settings], tmp_path: Path) -> WorkFactory:
     """Make the stage's ``Work``: ``work(without=["metrics"], name="x")``."""
 
     def make(without: tuple[str, ...] = (), store: TableStore = night, **settings: Any) -> Work:

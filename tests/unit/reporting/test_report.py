@@ -100,9 +100,7 @@ def test_lists_are_told_in_words(work: WorkFactory) -> None:
 
 
 def test_examples_are_the_same_each_time_and_hold_a_popular_list(work: WorkFactory) -> None:
-    chosen = [
-        [person.user_id for person in context(work(report={"examples": 2}))["people"]] for _ in range(2)
-    ]
+    chosen = [[person.user_id for person in context(work(report={"examples": 2}))["people"]] for _ in range(2)]
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 2
     assert chosen[0][-1] == "cold"
@@ -161,9 +159,7 @@ def test_the_best_of_a_column_is_marked_and_ties_are_all_best() -> None:
     assert [line.published for line in grid.lines] == [False] * 6 + [True]
 
 
-@pytest.mark.parametrize(
-    ("ours", "words_"), [(0.2, "is ahead of"), (0.05, "is behind"), (0.1, "is level with")]
-)
+@pytest.mark.parametrize(("ours", "words_"), [(0.2, "is ahead of"), (0.05, "is behind"), (0.1, "is level with")])
 def test_the_verdict_is_honest(ours: float, words_: str) -> None:
     block = figures(rows(ranker=ours), words.models(28, 60.0, True)).blocks[0]
     assert words_ in block.verdict

@@ -34,9 +34,7 @@ def test_history_and_list_in_words(spark: SparkSession, night: TableStore) -> No
     ]
 
 
-def test_the_verb_comes_from_the_only_event_type(
-    spark: SparkSession, night: TableStore, work: WorkFactory
-) -> None:
+def test_the_verb_comes_from_the_only_event_type(spark: SparkSession, night: TableStore, work: WorkFactory) -> None:
     two = work().settings  # view and buy
     one = two.model_copy(update={"events": {"purchase": 1.0}})
     odd = two.model_copy(update={"events": {"frobnicate": 1.0}})

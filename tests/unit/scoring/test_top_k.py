@@ -22,9 +22,7 @@ def brute_force(
     all_items, all_scores = [], []
     for row, seen in zip(scores, forbidden, strict=True):
         ranked = sorted(
-            (-score, item)
-            for item, score in enumerate(row)
-            if allowed[item] and item not in seen and score > -INF
+            (-score, item) for item, score in enumerate(row) if allowed[item] and item not in seen and score > -INF
         )[:k]
         missing = k - len(ranked)
         all_items.append([item for _, item in ranked] + [-1] * missing)
@@ -126,9 +124,7 @@ def test_scores_are_those_of_float64_even_where_float32_is_far_off(seed: int, di
     items[:, 0] *= np.float32(1e6)  # users of about 0 there: sums that cancel
     users[:, 0] *= np.float32(1e-6)
     items[450:] = items[:450] * np.float32(1 + 1e-6)  # near ties
-    exact = [
-        [math.fsum((u * i).tolist()) for i in items.astype(np.float64)] for u in users.astype(np.float64)
-    ]
+    exact = [[math.fsum((u * i).tolist()) for i in items.astype(np.float64)] for u in users.astype(np.float64)]
     rounded = np.array(exact).astype(np.float32)
     assert_lists(top_k(users, items, k), brute_force(rounded.tolist(), k, [[]] * 20, [True] * 900))
 

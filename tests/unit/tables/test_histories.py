@@ -22,9 +22,7 @@ SCHEMA = pa.schema(
 )
 
 events = st.lists(
-    st.tuples(
-        st.integers(0, 2**31 - 1) | st.integers(0, 6), st.integers(0, 20), st.sampled_from([0.5, 1.0, 3.0])
-    ),
+    st.tuples(st.integers(0, 2**31 - 1) | st.integers(0, 6), st.integers(0, 20), st.sampled_from([0.5, 1.0, 3.0])),
     max_size=8,
 ).map(lambda found: sorted(found, key=lambda event: event[1]))
 users = st.lists(events, max_size=7)
@@ -60,9 +58,7 @@ def test_between_and_before(histories: list[list[Event]], start: int, until: int
     assert to_python(block.between(start, until)) == [
         [event for event in history if start <= event[1] < until] for history in histories
     ]
-    assert to_python(block.before(until)) == [
-        [event for event in history if event[1] < until] for history in histories
-    ]
+    assert to_python(block.before(until)) == [[event for event in history if event[1] < until] for history in histories]
 
 
 @given(users)

@@ -21,9 +21,7 @@ def test_roots_as_path_and_as_uri_are_the_same_place(tmp_path: Path) -> None:
     assert Storage("file:" + str(tmp_path)).read_bytes("a/b") == b"x"
 
 
-def test_a_relative_root_is_below_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_root_is_below_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Storage("here").write_bytes("a", b"x")
     assert (tmp_path / "here" / "a").read_bytes() == b"x"
@@ -59,9 +57,7 @@ def test_a_reader_never_sees_a_torn_file(storage: Storage) -> None:
     assert os.listdir(storage.path("x")) == ["pointer"]
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_rest(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_content_and_no_rest(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     storage.write_bytes("x", b"old")
 
     def full(descriptor: int) -> None:

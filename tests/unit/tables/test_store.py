@@ -124,9 +124,7 @@ def test_columns_in_another_order_are_refused(store: TableStore, spark: SparkSes
 
 
 @pytest.mark.parametrize("meant", [len(ROWS) - 1, len(ROWS) + 1])
-def test_another_number_of_rows_than_meant_is_refused(
-    store: TableStore, spark: SparkSession, meant: int
-) -> None:
+def test_another_number_of_rows_than_meant_is_refused(store: TableStore, spark: SparkSession, meant: int) -> None:
     with pytest.raises(RecsysError, match=f"{meant} rows were meant, the footers say {len(ROWS)}"):
         store.write(frame(spark), "item_ids", stamp(), meant)
     assert store.runs("item_ids", DT) == []
@@ -169,15 +167,11 @@ WIDE = "a int, b int, c string, d string, e array<int>, f array<int>, g double"
 WIDE_ROW = (1, None, "x", None, [1, 2], [], 0.5)
 
 
-def hash_of(
-    store: TableStore, frame: DataFrame, run_id: str, table: str = "items", rows: int | None = None
-) -> str:
+def hash_of(store: TableStore, frame: DataFrame, run_id: str, table: str = "items", rows: int | None = None) -> str:
     return store.write(frame, table, stamp(run_id), rows).content_hash
 
 
-def test_the_content_hash_depends_on_no_order_and_no_partitioning(
-    store: TableStore, spark: SparkSession
-) -> None:
+def test_the_content_hash_depends_on_no_order_and_no_partitioning(store: TableStore, spark: SparkSession) -> None:
     rows = [(n, f"id{n % 7}") for n in range(200)]
     base = frame(spark, rows)
     ways = {

@@ -75,5 +75,5 @@ def test_when_all_are_torn_there_is_none(checkpoints: Checkpoints) -> None:
 
 def test_only_plain_values_are_loaded(checkpoints: Checkpoints) -> None:
     checkpoints.save(1, {"path": Path("x")})
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         checkpoints.load()
