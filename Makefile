@@ -58,6 +58,10 @@ format: setup ## rewrite the source as lint wants it
 	@$(IN_VENV) ruff check --fix-only --exit-zero $(LINTED)
 	@$(IN_VENV) ruff format $(LINTED)
 
+.PHONY: bench-demo
+bench-demo: demo-data ## time and memory of each stage; BENCH_SCALE=small (default) or full
+	@$(IN_VENV) python tests/benchmarks/bench_demo.py
+
 .PHONY: notebook
 notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebooks
 	@$(IN_VENV) jupyter nbconvert --to html --execute --output-dir .demo/notebooks notebooks/*.ipynb

@@ -67,8 +67,8 @@ _ALL = [
         "cut string, item_index int, events bigint, recent_events bigint, users bigint, recent_users bigint, "
         "newest_users bigint, earlier_users bigint, repeat_users bigint, first_users bigint, first_time bigint",
         ("cut", "item_index"),
-        "popularity of each item before each cut: recent = features.recent_days, newest = a quarter of it, earlier = the "
-        "three such windows before, repeat = on more than one day, first = for the first time",
+        "popularity of each item before each cut: recent = features.recent_days, newest = a quarter of it, earlier = "
+        "the three such windows before, repeat = on more than one day, first = for the first time",
     ),
     TableSpec(
         "examples",

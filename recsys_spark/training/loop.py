@@ -58,7 +58,8 @@ class Stream(Protocol):
 class Log(Protocol):
     """Takes the curves, on the first rank."""
 
-    def __call__(self, tag: str, step: int, **values: float) -> None: ...
+    def __call__(self, tag: str, step: int, **values: float) -> None:
+        """Note the values of an epoch."""
 
 
 def fit(

@@ -28,7 +28,9 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     curves: dict[str, Any] = {}
     for snapshot in job["snapshots"]:
         tag = f"retrieval {snapshot['cut']}"
-        earlier, task = task, _task(job, snapshot, storage, validation, settings, collective)
+        earlier = task
+        unseen = validation if earlier is None else None  # later cuts have trained on the validation window
+        task = _task(job, snapshot, storage, unseen, settings, collective)
         if earlier is not None:
             task.start_from(earlier)
         mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]
@@ -48,7 +50,7 @@ def _task(
     job: dict[str, Any],
     snapshot: dict[str, Any],
     storage: Storage,
-    validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows],
+    validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows] | None,
     settings: Retrieval,
     collective: Collective,
 ) -> RetrievalTask:

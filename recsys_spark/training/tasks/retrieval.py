@@ -36,7 +36,7 @@ class RetrievalTask:
         First bias of each item.
     now : int
         The cut, in seconds.
-    validation : tuple of (int64 [U], Rows, Rows)
+    validation : tuple of (int64 [U], Rows, Rows), optional
         Users, the items they had before the cut, and the new ones they took after it.
     settings : Retrieval
     collective : Collective
@@ -51,7 +51,7 @@ class RetrievalTask:
         events: np.ndarray[Any, np.dtype[np.int64]],
         prior: Tensor,
         now: int,
-        validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows],
+        validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows] | None,
         settings: Retrieval,
         collective: Collective,
     ) -> None:
@@ -110,8 +110,10 @@ class RetrievalTask:
         return torch.searchsorted(self.cumulative, places, right=True).clamp_max(len(self.cumulative) - 1)
 
     @torch.no_grad()
-    def validate(self) -> float:
+    def validate(self) -> float | None:
         """NDCG@100 over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
+        if self.validation is None:
+            return None
         users, seen, truth = self.validation
         sums = torch.zeros(2, dtype=torch.float64)
         discount = 1.0 / torch.arange(2, VALIDATION_K + 2, dtype=torch.float64).log2()
