@@ -89,9 +89,11 @@ def _stream(command: list[str], settings: Launch) -> None:
     """Run a command and pass its lines on."""
     environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
+    guarded = [sys.executable, "-m", "recsys_spark.training.guard", *command]
     with subprocess.Popen(
-        command,
+        guarded,
         env=environment,
+        stdin=subprocess.PIPE,  # held open: its end tells the guard that this process is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -56,6 +56,7 @@ class Cluster:
                 *[PROJECT / "jobs" / f"{job}.py", *words],
             ],
             cwd=self.folder,
+            PYTHONPATH="",
             PYSPARK_PYTHON=str(self.python),
             PYSPARK_DRIVER_PYTHON=str(driver),
         )
@@ -88,7 +89,7 @@ def _start(folder: Path, name: str, what: str, *words: str) -> psutil.Process:
     """Start one of Spark's daemons; ``spark-class`` becomes the daemon, so its id is the daemon's."""
     with (folder / f"{name}.log").open("w") as log:
         command = [str(SPARK_BIN / "spark-class"), f"org.apache.spark.deploy.{what}", *words]
-        variables = environment(SPARK_DAEMON_MEMORY="256m")
+        variables = environment(SPARK_DAEMON_MEMORY="256m", PYTHONPATH="")
         # Spark's own quiet defaults would keep the log empty: the cluster's progress is read from it
         (folder / "conf").mkdir(exist_ok=True)
         (folder / "conf" / "log4j2.properties").write_text(LOG_SETTINGS)
@@ -128,8 +129,9 @@ def _python_without_the_project(folder: Path) -> Path:
     packages = Path(pyspark.__file__).parents[1]
     (site / "packages.pth").write_text(f"{packages}\n")  # the .pth files in there are not followed
     python = folder / "bin" / "python"
-    assert execute([python, "-c", "import pyspark, horovod"], cwd=folder).code == 0
-    assert execute([python, "-c", "import recsys_spark"], cwd=folder).code != 0
+    for name, found in (("pyspark", True), ("horovod", True), ("recsys_spark", False)):
+        imported = execute([python, "-c", f"import {name}"], cwd=folder, PYTHONPATH="")
+        assert (imported.code == 0) == found, imported
     return python
 
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class Blow:
     seen_by_readers: list[tuple[str, int]]
     said: str
     died: bool
-    pointers: dict[str, str]
+    left: list[str]
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,11 @@ class Disturbed:
     reader: Reader
 
 
-def strike(config: Path, dt: str, stage: str, log: Path, draw: random.Random) -> tuple[str, bool]:
-    """Start the night, kill its driver in the middle of a stage, end what is left by process id."""
+def strike(config: Path, dt: str, stage: str, log: Path, draw: random.Random) -> tuple[bool, list[str]]:
+    """Start the night and kill its driver in the middle of a stage.
+
+    Returns whether it died of that, and the commands that outlived it for long; those are ended by process id.
+    """
     near, within = MOMENTS[stage]
     command = [str(BIN / "recsys-spark"), "run", "--config", str(config), "--date", dt]
     with log.open("w") as out:
@@ -123,11 +126,26 @@ def strike(config: Path, dt: str, stage: str, log: Path, draw: random.Random) ->
         family = driver.children(recursive=True)
         driver.kill()  # SIGKILL
         died = driver.wait(30) == -9
+        left = outliving(family)
     finally:
         if driver.is_running():
             family = driver.children(recursive=True)
         end_all([driver, *family])
-    return log.read_text(), died
+    return died, left
+
+
+def outliving(family: list[psutil.Process], patience: float = 30.0) -> list[str]:
+    """Commands of the processes that are still at work after some time."""
+    until = time.monotonic() + patience
+    while True:
+        alive = []
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                if each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(" ".join(each.cmdline()))
+        if not alive or time.monotonic() > until:
+            return alive
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +159,10 @@ def disturbed(before: Night, raw: Any, tmp_path_factory: pytest.TempPathFactory)
     with reader.looking():
         for stage in MOMENTS:
             start = len(reader.seen)
-            said, died = strike(config, raw.log.dt, stage, folder / f"{stage}.log", draw)
+            log = folder / f"{stage}.log"
+            died, left = strike(config, raw.log.dt, stage, log, draw)
             reader.look()
-            blows.append(Blow(stage, reader.seen[start:], said, died, pointers(root)))
+            blows.append(Blow(stage, reader.seen[start:], log.read_text(), died, left))
         run = recsys("run", "--config", config, "--date", raw.log.dt)
     reader.look()
     return Disturbed(Night(config, root, raw.log.dt, run), blows, reader)
@@ -154,6 +173,10 @@ def test_each_night_was_killed_in_the_stage_that_was_meant(disturbed: Disturbed)
         later = STAGES[STAGES.index(blow.stage) + 1 :]
         assert blow.died, blow.said
         assert not lines_with(blow.said, rf"\] ({'|'.join(later[1:]) or 'nothing'}): "), blow.said
+
+
+def test_ranks_and_jvm_end_with_their_driver(disturbed: Disturbed) -> None:
+    assert {blow.stage: blow.left for blow in disturbed.blows if blow.left} == {}
 
 
 def test_the_night_ends_well_after_all_that(disturbed: Disturbed) -> None:
