@@ -176,6 +176,7 @@ class Candidates(Section):
 class Ranker(Training):
     """DeepFM over the candidates."""
 
+    batch_size: int = Field(1024, ge=1, description="Rows of one rank's step")
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
     dim: int = Field(8, ge=1, description="Length of a field's embedding")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 IntArray = NDArray[np.int32]
 ALL, NEW = "all", "new"
+_LOSS_STEPS = 2**20  # sums of whole steps are exact, in whatever order buckets are added
 USERS_OF_SCORES = 64  # dense score rows held at once: 64 x items x 4 bytes
 _PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
 Part = tuple[str, str, str, int, int, float, int]
@@ -182,6 +183,7 @@ def _ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> l
     if len(logits) == 0:
         return []
     loss, count = logloss_sums(logits, target)
+    loss = round(loss * _LOSS_STEPS) / _LOSS_STEPS
     parts: list[Part] = [("ranker", ALL, "logloss", 0, 0, loss, count)]
     histogram = AucHistogram.of(logits, target)
     for name, counts in (("positives", histogram.positives), ("negatives", histogram.negatives)):
