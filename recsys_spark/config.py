@@ -284,6 +284,16 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _features_have_a_table(self) -> Settings:
+        for side in ("user", "item"):
+            if getattr(self.features, side) and getattr(self.input, f"{side}s") is None:
+                raise ValueError(f"features.{side} needs input.{side}s: where the attributes are")
+        bad = {name: weight for name, weight in self.events.items() if not weight > 0}
+        if bad:
+            raise ValueError(f"events: weights must be above 0, given {bad}; leave out a type that must not count")
+        return self
+
+    @model_validator(mode="after")
     def _groups_are_features(self) -> Settings:
         categories = [f.name for f in self.features.item if f.kind == "category"]
         unknown = sorted(set(self.features.group) - set(categories))

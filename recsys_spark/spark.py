@@ -56,6 +56,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
         "spark.sql.files.ignoreCorruptFiles": "false",
+        "spark.sql.mapKeyDedupPolicy": "LAST_WIN",  # histories keep the last event of an item
     }
     for key, value in fixed.items():
         builder = builder.config(key, value)

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from recsys_spark import __version__
 from recsys_spark.config import Settings
+from recsys_spark.errors import RecsysError
 from recsys_spark.memory import PeakMemory
 from recsys_spark.progress import say
 from recsys_spark.tables import Manifest, TableStore
@@ -157,7 +158,16 @@ def finished(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> 
 def _inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
     inputs = {name: store.need(name, dt) for name in stage.inputs}
     optional = {name: store.current(name, dt) for name in stage.optional}
-    return {**inputs, **{name: manifest for name, manifest in optional.items() if manifest is not None}}
+    inputs |= {name: manifest for name, manifest in optional.items() if manifest is not None}
+    for manifest in inputs.values():
+        damaged = store.damage(manifest)
+        if damaged:
+            raise RecsysError(
+                f"{len(damaged)} of {len(manifest.files)} files are missing or changed, such as {damaged[0]}",
+                store.storage.url(manifest.folder),
+                f"Run the stage {manifest.stage} again: it will see the damage and write a new run.",
+            )
+    return inputs
 
 
 def _stamp(

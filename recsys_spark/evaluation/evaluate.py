@@ -25,14 +25,13 @@ from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.examples import is_in, uniform
-from recsys_spark.scoring.score import Recipe, rank_block, recipe
+from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k, top_k_of_scores
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest
 from recsys_spark.tables.arrays import read_parquet
-from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+from recsys_spark.tables.histories import UserBlock, by_bucket, is_in, uniform, user_blocks
 from recsys_spark.tables.storage import Storage
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
+from recsys_spark.errors import RecsysError
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.layout import with_positions
 
@@ -62,7 +63,11 @@ def fix_buckets(store: TableStore, buckets: int) -> int | None:
     path = "_root.json"
     if store.storage.create_bytes(path, b'{"buckets": %d}\n' % buckets):
         return None
-    settled = int(store.storage.read_json(path)["buckets"])
+    content = store.storage.read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("buckets"), int):
+        hint = f'Write {{"buckets": N}} with the number that this root was begun with (now asked for: {buckets}).'
+        raise RecsysError("the number of buckets cannot be read", store.storage.url(path), hint)
+    settled = content["buckets"]
     return None if settled == buckets else settled
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import VALID, Cut, label_cuts
@@ -18,7 +17,7 @@ from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.examples import write_shuffled
-from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+from recsys_spark.tables.histories import by_bucket, is_in, uniform, user_blocks
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -91,24 +90,6 @@ def _example_batches(
             **{name: pa.array(found.numbers[keep, i]) for i, name in enumerate(numbers)},
         }
         yield from pa.table(arrays).to_batches()
-
-
-def is_in(after: UserBlock, rows: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which (user row, item) pairs are events of a block."""
-    width = int(max(items.max(initial=0), after.items.max(initial=0))) + 1
-    wanted: NDArray[np.bool_] = np.isin(rows * width + items, after.rows * width + after.items)
-    return wanted
-
-
-def uniform(users: NDArray[np.int32], items: NDArray[np.int64], salt: int) -> NDArray[np.float64]:
-    """Number in [0, 1) that is a function of user, item and salt alone (SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = users.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + items.astype(np.uint64)
-        mixed = mixed + np.uint64(salt) * np.uint64(0xD1B54A32D192ED03)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 
 
 def _union(frames: list[DataFrame]) -> DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
-from recsys_spark.cuts import FINAL, Cut, cut
+from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.candidates import USERS_AT_ONCE, Candidates, build_candidates
-from recsys_spark.scoring.ranker import RankerModel, load_ranker
-from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
+from recsys_spark.scoring.candidates import USERS_AT_ONCE, Candidates
+from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.state import ItemState
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
@@ -26,69 +25,6 @@ if TYPE_CHECKING:
 
 PERSONAL, POPULAR = "personal", "popular"
 _LISTS = "user_index int, rank int, item_index int, score float, source string, reason string"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that a worker needs to rank the users of a bucket; small, and sent to the workers.
-
-    Parameters
-    ----------
-    ref : StateRef
-    ranker : str
-        Run folder.
-    retrieved, own : int
-        Candidates of a user; own is 0 where repeats are hidden.
-    recent_days : int
-    threads : int
-        Torch threads of a worker process.
-    """
-
-    ref: StateRef
-    ranker: str
-    retrieved: int
-    own: int
-    recent_days: int
-    threads: int
-
-    @property
-    def repeats(self) -> bool:
-        """Lists may hold items that the user already has."""
-        return self.own > 0
-
-
-def recipe(work: Work, at: Cut) -> Recipe:
-    """Recipe of a stage's inputs at a cut."""
-    settings = work.settings
-    return Recipe(
-        ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features.group),
-        ranker=work.inputs["ranker"].folder,
-        retrieved=settings.candidates.retrieved,
-        own=settings.candidates.own if settings.score.repeats else 0,
-        recent_days=settings.features.recent_days,
-        threads=settings.launch.threads,
-    )
-
-
-def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.float32], ItemState]:
-    """Candidates of a block with their logits.
-
-    Parameters
-    ----------
-    known : UserBlock
-        Events before the recipe's cut.
-    how : Recipe
-
-    Returns
-    -------
-    candidates : Candidates
-    logits : float32 [C]
-    state : ItemState
-    """
-    state = load_state(how.ref)
-    model: RankerModel = load_ranker(how.ref, how.ranker, how.threads)
-    found = build_candidates(known, state, how.ref.cut.time, how.retrieved, how.own, how.recent_days)
-    return found, model.logits(known.users[found.rows], found.items, found.numbers), state
 
 
 def score(work: Work) -> list[Manifest]:

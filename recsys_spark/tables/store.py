@@ -57,7 +57,10 @@ class TableStore:
         pointer = f"{table}/dt={dt}/{POINTER}"
         if not self.storage.exists(pointer):
             return None
-        return self.manifest(table, dt, self.storage.read_json(pointer)["run_id"])
+        content = self.storage.read_json(pointer)
+        if not isinstance(content, dict) or not isinstance(content.get("run_id"), str):
+            raise RecsysError("the pointer names no run", self.storage.url(pointer), "Delete it and run again.")
+        return self.manifest(table, dt, content["run_id"])
 
     def manifest(self, table: str, dt: str, run_id: str) -> Manifest:
         """Manifest of a complete run.
@@ -70,7 +73,10 @@ class TableStore:
         path = f"{run_folder(table, dt, run_id)}/{MANIFEST}"
         if not self.storage.exists(path):
             raise RecsysError("the run is not complete", self.storage.url(path), "Run the stage again.")
-        return Manifest.from_json(self.storage.read_json(path))
+        try:
+            return Manifest.from_json(self.storage.read_json(path))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RecsysError("no manifest of a run", self.storage.url(path), "Delete it and run again.") from error
 
     def need(self, table: str, dt: str) -> Manifest:
         """Manifest of the current run of a day, which must be there."""
@@ -87,16 +93,28 @@ class TableStore:
         """Complete runs of a day, the oldest first."""
         folder = f"{table}/dt={dt}"
         ids = [name.removeprefix("run=") for name in self.storage.names(folder, "folder")]
-        complete = [i for i in ids if self.storage.exists(f"{run_folder(table, dt, i)}/{MANIFEST}")]
-        return sorted((self.manifest(table, dt, i) for i in complete), key=lambda m: (m.created_at, m.run_id))
+        found = []
+        for run_id in ids:
+            try:
+                found.append(self.manifest(table, dt, run_id))
+            except RecsysError:
+                continue  # begun and never finished, or damaged
+        return sorted(found, key=lambda manifest: (manifest.created_at, manifest.run_id))
 
     def finished(self, table: str, dt: str, fingerprint: str) -> Manifest | None:
         """Complete run that carries a fingerprint: the current one if it does, else the newest that does."""
-        current = self.current(table, dt)
-        if current is not None and current.fingerprint == fingerprint:
-            return current
-        matching = [each for each in self.runs(table, dt) if each.fingerprint == fingerprint]
+        try:
+            current = self.current(table, dt)
+        except RecsysError:
+            current = None  # a damaged pointer or run: another run may serve, or the stage is done again
+        runs = [*self.runs(table, dt), *([current] if current is not None else [])]
+        matching = [each for each in runs if each.fingerprint == fingerprint and not self.damage(each)]
         return matching[-1] if matching else None
+
+    def damage(self, manifest: Manifest) -> list[str]:
+        """Files of a run that are missing, or have another size than its manifest says."""
+        there = dict(self.storage.files(manifest.folder))
+        return [entry.name for entry in manifest.files if there.get(entry.name) != entry.bytes]
 
     def days(self, table: str) -> list[str]:
         """Days that have a folder, the oldest first."""

@@ -217,3 +217,17 @@ def test_the_hash_of_a_section_changes_with_it_and_with_nothing_else() -> None:
         assert moved == [key.split(".")[0]]
     assert base.section_hash("split", "ranker") == base.section_hash("ranker", "split")
     assert parse_settings(copy.deepcopy(TREE)).section_hash(*sections) == base.section_hash(*sections)
+
+
+def test_features_need_a_table_to_come_from(tmp_path: Path) -> None:
+    tree = copy.deepcopy(TREE)
+    tree["input"].pop("users", None)
+    tree["features"] = {"user": [{"name": "age"}]}
+    with pytest.raises(RecsysError, match=r"features\.user needs input\.users"):
+        parse_settings(tree)
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0])
+def test_weights_are_above_zero(weight: float) -> None:
+    with pytest.raises(RecsysError, match="weights must be above 0"):
+        parse_settings({**TREE, "events": {"view": weight}})

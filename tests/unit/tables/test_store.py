@@ -208,3 +208,23 @@ def test_the_content_hash_sees_one_changed_value(store: TableStore, spark: Spark
 def test_the_content_hash_counts_copies(store: TableStore, spark: SparkSession) -> None:
     found = {hash_of(store, frame(spark, ROWS[:1] * n), f"r{n}", "item_ids") for n in range(4)}
     assert len(found) == 4
+
+
+def test_a_damaged_run_is_told_and_not_taken_for_finished(store: TableStore, spark: SparkSession) -> None:
+    manifest = write(store, spark)
+    store.point(manifest)
+    assert store.damage(manifest) == []
+    assert store.finished("item_ids", DT, "f1") == manifest
+    lost = next(entry.name for entry in manifest.files if entry.rows)
+    store.storage.delete_file(f"{manifest.folder}/{lost}")
+    assert store.damage(manifest) == [lost]
+    assert store.finished("item_ids", DT, "f1") is None
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"run_id": 3}', b'{"run_', b""])
+def test_a_torn_pointer_is_one_error_and_does_not_stop_the_next_run(tmp_path: Path, content: bytes) -> None:
+    store = TableStore(str(tmp_path / "root"))
+    store.storage.write_bytes("ledger/dt=2024-01-01/_current.json", content)
+    with pytest.raises(RecsysError, match=r"_current\.json"):
+        store.need("ledger", "2024-01-01")
+    assert store.finished("ledger", "2024-01-01", "print") is None
