@@ -13,7 +13,7 @@ import re
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -180,7 +180,7 @@ class Ranker(Training):
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
     dim: int = Field(8, ge=1, description="Length of a field's embedding")
-    hidden: list[int] = Field([128, 64], description="Widths of the deep part's layers")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([128, 64], description="Widths of the deep part's layers")
     dropout: float = Field(0.1, ge=0, lt=1)
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
@@ -191,7 +191,7 @@ class Ranker(Training):
 class Evaluate(Section):
     """Offline figures on the test window."""
 
-    ks: list[int] = Field([10, 20, 100], min_length=1, description="List lengths")
+    ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20, 100], min_length=1, description="List lengths")
     max_users: int = Field(50_000, ge=1, description="Users that are ranked; a stable sample where there are more")
     neighbours: int = Field(50, ge=1, description="Neighbours of an item in the ItemKNN row")
     half_life_days: float = Field(60.0, gt=0, description="Half-life of the decayed repeat-purchase row")

@@ -185,7 +185,10 @@ def _stamp(
 def _show(stage: Stage, store: TableStore, outputs: dict[str, Manifest]) -> dict[str, Manifest]:
     if stage.points:
         for manifest in outputs.values():
-            current = store.current(manifest.table, manifest.dt)
+            try:
+                current = store.current(manifest.table, manifest.dt)
+            except RecsysError:
+                current = None  # a damaged pointer is mended by the next good run
             if current is None or current.run_id != manifest.run_id:
                 store.point(manifest)
     return outputs

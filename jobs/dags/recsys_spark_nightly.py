@@ -111,6 +111,7 @@ with DAG(
                 application=filled(PROJECT, f"/jobs/{stage}.py"),
                 application_args=["--config", filled(CONFIG), "--date", "{{ ds }}"],
                 py_files=filled(PY_FILES),
+                driver_memory="2g",
                 env_vars=ENVIRONMENT,
                 execution_timeout=timedelta(minutes=minutes),
             )

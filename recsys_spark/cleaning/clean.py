@@ -97,7 +97,7 @@ def _judge_entities(
         return spark.createDataFrame([], text)
     wanted = sorted({feature.source for feature in features})
     label_parts = re.findall(r"\{([^{}]+)\}", source.label or "")
-    raw = open_source(spark, source, f"input.{name}", entity_columns(source, sorted({*wanted, *label_parts})))
+    raw = open_source(spark, source, f"input.{name}", entity_columns(source, wanted, label_parts))
     identity = F.trim(quoted(source.id).cast("string"))
     names = [each for each in raw.columns if each != c.SOURCE_FILE]
     rows = raw.select(

@@ -128,9 +128,10 @@ def typed_events(raw: DataFrame, source: InteractionsInput) -> DataFrame:
     )
 
 
-def entity_columns(source: EntitiesInput, features: list[str]) -> dict[str, str]:
+def entity_columns(source: EntitiesInput, features: list[str], label: list[str]) -> dict[str, str]:
     """Setting's key to raw column, for an items or users table."""
-    return {"id": source.id, **{f"features ({name})": name for name in features}}
+    named = {f"label ({name})": name for name in label} | {f"features ({name})": name for name in features}
+    return {"id": source.id, **named}
 
 
 def quoted(name: str) -> Column:
@@ -193,4 +194,8 @@ def _list(spark: SparkSession, reader: Reader, setting: str) -> list[tuple[str, 
     data = [each for each in files if not each[0].rsplit("/", 1)[-1].startswith(("_", "."))]
     if not data:
         raise RecsysError("no files there", reader.path, f"Check {setting}.path.")
+    if reader.format in ("parquet", "orc"):  # Spark would pass over a file without a byte, and say nothing
+        for name, size, _ in data:
+            if size == 0:
+                raise RecsysError("the file is empty (0 bytes)", name, "Bring it again, or take it away.")
     return data

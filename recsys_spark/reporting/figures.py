@@ -62,10 +62,12 @@ class Figures:
 
     blocks: list[Block]
     ranker: list[tuple[str, str, str]]  # name, value, candidates behind it
-    headline: tuple[float, float, int] | None  # published, best baseline, k; with repeats counted
+    headline: tuple[float, float, int] | None  # published, best baseline, k; of the headline slice
 
 
-def figures(rows: Iterable[tuple[Key, float | None, int]], names: dict[str, tuple[str, str]]) -> Figures:
+def figures(
+    rows: Iterable[tuple[Key, float | None, int]], names: dict[str, tuple[str, str]], headline: str = "all"
+) -> Figures:
     """Arrange the rows of the metrics table.
 
     Parameters
@@ -74,13 +76,15 @@ def figures(rows: Iterable[tuple[Key, float | None, int]], names: dict[str, tupl
         ((model, slice, metric, k), value, users) of the test split.
     names : dict
         Model → name and what it does, in order; models not in it come last under their code.
+    headline : str
+        Slice of the page's first figure: the one that the published lists are made for.
     """
     values: dict[Key, tuple[float, int]] = {
         key: (math.nan if value is None else value, users) for key, value, users in rows
     }
     slices = [*SLICES, *sorted({key[1] for key in values} - set(SLICES))]
     blocks = [block for part in slices if (block := _block(values, part, names)) is not None]
-    return Figures(blocks, _ranker(values), _headline(values, "all"))
+    return Figures(blocks, _ranker(values), _headline(values, headline))
 
 
 def _block(values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]]) -> Block | None:
@@ -159,7 +163,11 @@ def _verdict(
     else:
         relation = f"is {'ahead of' if ours > best else 'behind'}"
         change = f" by {abs(ours / best - 1):.1%}" if best > 0 else ""
-    ours_text, rival_text = f"the published list ({ours:.4f})", f"the best plain rule, “{name}” ({best:.4f})"
+    own = " without what the user already had" if part == "new" else ""
+    ours_text, rival_text = (
+        f"the published ranker's list{own} ({ours:.4f})",
+        f"the best plain rule, “{name}” ({best:.4f})",
+    )
     return f"NDCG@{k}: {ours_text} {relation} {rival_text}{change}.", ours >= best
 
 

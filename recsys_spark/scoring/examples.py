@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import VALID, Cut, label_cuts
+from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, build_candidates
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
@@ -41,6 +42,12 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
         url = store.storage.url(f"{folder}/{c.SPLIT}={split}")
         target, least = settings.features.row_group_rows, settings.features.min_row_groups
         rows[split] = write_shuffled(frame, url, [c.USER_INDEX, c.ITEM_INDEX, c.CUT], target, least)
+        if not rows[split]:
+            raise RecsysError(
+                f"no user with a past did anything after {' or '.join(each.name for each in its_cuts)}",
+                f"candidates of split '{split}'",
+                "A ranker needs more users and events, or wider windows (settings 'split').",
+            )
     extra = {"rows_of_split": rows, "numbers": numbers}
     return [store.seal(work.spark, "ranker_examples", work.stamp, sum(rows.values()), extra)]
 

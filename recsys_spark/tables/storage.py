@@ -28,6 +28,10 @@ class Storage:
     """
 
     def __init__(self, root: str) -> None:
+        if re.search(r"[*?\[\]{}]", root):
+            raise RecsysError(
+                f"{root!r} holds one of * ? [ ] {{ }}", "setting 'root'", "Spark reads these as patterns."
+            )
         if root.startswith("file:") or "://" not in root:
             plain = re.sub("^file:(//(localhost)?(?=/))?", "", root)
             self.base = str(Path(plain if plain != root else Path(root).expanduser()).absolute())

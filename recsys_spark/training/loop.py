@@ -136,7 +136,9 @@ def best_epoch(curve: list[dict[str, float]], metric: str) -> int:
 
 
 def _since_best(curve: list[dict[str, float]], metric: str) -> int:
-    return len(curve) - best_epoch(curve, metric) if curve else 0
+    if not curve or metric not in curve[-1]:
+        return 0  # nothing to validate on: every epoch is done
+    return len(curve) - best_epoch(curve, metric)
 
 
 def _one_epoch(

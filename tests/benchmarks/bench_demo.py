@@ -1,6 +1,6 @@
 """The nightly job on the demo's purchases: seconds and peak memory of each stage, and the figures of the lists.
 
-    make bench-demo                     the last quarter of the year, short windows: under 5 minutes
+    make bench-demo                     the second quarter of the year, short windows: under 5 minutes
     BENCH_SCALE=full make bench-demo    the whole year, as `make demo` runs it
 
 Prints its tables as it goes and ends with one line of JSON. It measures; it asserts no time.

@@ -112,7 +112,7 @@ class RetrievalTask:
     @torch.no_grad()
     def validate(self) -> float | None:
         """NDCG@100 over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
-        if self.validation is None:
+        if self.validation is None or len(self.validation[0]) == 0:
             return None
         users, seen, truth = self.validation
         sums = torch.zeros(2, dtype=torch.float64)
