@@ -194,7 +194,7 @@ class Evaluate(Section):
     ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20, 100], min_length=1, description="List lengths")
     max_users: int = Field(50_000, ge=1, description="Users that are ranked; a stable sample where there are more")
     neighbours: int = Field(50, ge=1, description="Neighbours of an item in the ItemKNN row")
-    half_life_days: float = Field(60.0, gt=0, description="Half-life of the decayed repeat-purchase row")
+    half_life_days: float = Field(90.0, gt=0, description="Half-life of the decayed repeat-purchase row")
 
 
 class Score(Section):
