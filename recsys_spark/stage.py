@@ -70,8 +70,6 @@ class Stage:
         Tables.
     points : bool
         Whether readers see the outputs at once; the lists wait for ``publish``.
-    optional : tuple of str
-        Further inputs, which may be absent.
     always : bool
         Cheap and a check of the whole: done at every call.
     sources : callable, optional
@@ -86,7 +84,6 @@ class Stage:
     outputs: tuple[str, ...]
     points: bool = True
     sources: Callable[[SparkSession, Settings], object] | None = None
-    optional: tuple[str, ...] = ()
     always: bool = False
 
 
@@ -157,8 +154,6 @@ def finished(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> 
 
 def _inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
     inputs = {name: store.need(name, dt) for name in stage.inputs}
-    optional = {name: store.current(name, dt) for name in stage.optional}
-    inputs |= {name: manifest for name, manifest in optional.items() if manifest is not None}
     for manifest in inputs.values():
         damaged = store.damage(manifest)
         if damaged:

@@ -82,7 +82,7 @@ _ALL = [
         ("user_index",),
         "each user's newest events in time order, a file a user bucket; users without events have empty lists",
     ),
-    TableSpec("retrieval_model", "", (), "one snapshot of vectors a cut, checkpoints, curves (files)", kind="files"),
+    TableSpec("retrieval_model", "", (), "one snapshot of vectors a cut, curves (files)", kind="files"),
     TableSpec(
         "user_vectors",
         "index int, vector array<float>",

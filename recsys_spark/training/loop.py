@@ -135,6 +135,14 @@ def best_epoch(curve: list[dict[str, float]], metric: str) -> int:
     return max(range(len(curve)), key=lambda i: (curve[i][metric], -i)) + 1
 
 
+def repeatable(curves: dict[str, list[dict[str, float]]]) -> dict[str, list[dict[str, float]]]:
+    """Curves without the figures of the machine, so that equal runs write equal files."""
+    machine = ("samples_per_second", "wait_share")
+    return {
+        cut: [{k: v for k, v in point.items() if k not in machine} for point in curve] for cut, curve in curves.items()
+    }
+
+
 def _since_best(curve: list[dict[str, float]], metric: str) -> int:
     if not curve or metric not in curve[-1]:
         return 0  # nothing to validate on: every epoch is done

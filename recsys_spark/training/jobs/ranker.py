@@ -17,8 +17,7 @@ from recsys_spark.tables.arrays import by_index, read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.jobs.retrieval import _plain
-from recsys_spark.training.loop import Log, best_epoch, fit
+from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
 from recsys_spark.training.tasks.ranker import RankerTask
 
 
@@ -63,7 +62,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": _plain(curves)})
+        storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
 
 
 def _tables(storage: Storage, folder: str, names: list[str], size: int) -> list[object]:

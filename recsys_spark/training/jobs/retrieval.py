@@ -16,7 +16,7 @@ from recsys_spark.tables.arrays import read_parquet, save_array
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.loop import Log, fit
+from recsys_spark.training.loop import Log, fit, repeatable
 from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
 
 
@@ -43,7 +43,9 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
             save_array(storage, f"{job['output']}/user_vectors.{snapshot['cut']}.npy", user.numpy())
             save_array(storage, f"{job['output']}/item_vectors.{snapshot['cut']}.npy", item.numpy())
     if collective.rank == 0:
-        storage.write_json(f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": _plain(curves)})
+        storage.write_json(
+            f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": repeatable(curves)}
+        )
 
 
 def _task(
@@ -70,11 +72,3 @@ def _validation(storage: Storage, path: str) -> tuple[np.ndarray[Any, np.dtype[n
     with np.load(BytesIO(storage.read_bytes(path))) as saved:
         seen = Rows(saved["seen_indptr"], saved["seen"])
         return saved["users"], seen, Rows(saved["truth_indptr"], saved["truth"])
-
-
-def _plain(curves: dict[str, Any]) -> dict[str, Any]:
-    """Curves without the figures of the machine, so that equal runs write equal files."""
-    machine = ("samples_per_second", "wait_share")
-    return {
-        cut: [{k: v for k, v in point.items() if k not in machine} for point in curve] for cut, curve in curves.items()
-    }
