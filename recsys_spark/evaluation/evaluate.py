@@ -25,7 +25,7 @@ from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.rank import Recipe, popular_fill, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k, top_k_of_scores
 from recsys_spark.stage import Stage, Work
@@ -131,7 +131,8 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         parts += _ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
         for slice_name in (ALL, NEW):
             use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
-            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), slice_name)
+            hide = slice_name == NEW or not plan.how.repeats
+            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), hide)
             parts += _list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
@@ -206,7 +207,7 @@ def _best(
     known: UserBlock,
     state: ItemState,
     k: int,
-    slice_name: str,
+    hide_seen: bool,
 ) -> IntArray:
     """The ranker's lists [U, k], filled up with popular items as the published ones are."""
     order = np.lexsort((items, -logits, rows))
@@ -215,12 +216,8 @@ def _best(
     lists = np.full((len(known), k), -1, dtype=np.int32)
     lists[rows[place < k], place[place < k]] = items[place < k]
     for user in np.flatnonzero(lists[:, -1] < 0):
-        taken = set(lists[user].tolist())
-        if slice_name == NEW:
-            taken |= set(known.slice(user, user + 1).items.tolist())
-        filling = [item for item in state.popular[: len(taken) + k].tolist() if item not in taken]
         have = int((lists[user] >= 0).sum())
-        filling = filling[: k - have]
+        filling = popular_fill(int(user), known, state, lists[user, :have].tolist(), k - have, hide_seen)
         lists[user, have : have + len(filling)] = filling
     return lists
 

@@ -14,7 +14,7 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, Candidates
-from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.rank import Recipe, popular_fill, rank_block, recipe
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -109,15 +109,9 @@ def _user_list(
         for rank, (item, p, reason) in enumerate(zip(items[best], probability, reasons, strict=True), start=1)
     ]
     if len(rows) < n:
-        taken = set(items[best].tolist())
-        if not how.repeats:
-            taken |= set(known.slice(user, user + 1).items.tolist())
-        for item in state.popular:
-            if len(rows) == n:
-                break
-            if int(item) not in taken:
-                reason = f"popular:{state.recent_events[item]}"
-                rows.append((index, len(rows) + 1, int(item), -float(len(rows) + 1) / n, POPULAR, reason))
+        for item in popular_fill(user, known, state, items[best].tolist(), n - len(rows), not how.repeats):
+            reason = f"popular:{state.recent_events[item]}"
+            rows.append((index, len(rows) + 1, item, -float(len(rows) + 1) / n, POPULAR, reason))
     return rows
 
 
