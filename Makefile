@@ -62,6 +62,10 @@ format: setup ## rewrite the source as lint wants it
 bench-demo: demo-data ## time and memory of each stage; BENCH_SCALE=small (default) or full
 	@$(IN_VENV) python tests/benchmarks/bench_demo.py
 
+.PHONY: bench-data
+bench-data: setup ## cleaning and features on generated logs, beside polars and duckdb; BENCH_SCALE=small or full
+	@$(IN_VENV) python tests/benchmarks/bench_data.py
+
 .PHONY: notebook
 notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebooks
 	@$(IN_VENV) jupyter nbconvert --to html --execute --output-dir .demo/notebooks notebooks/*.ipynb

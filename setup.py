@@ -35,7 +35,15 @@ TRAIN = [
 
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
 
-TEST = ["pytest>=8", "hypothesis>=6.100", "chispa>=0.10", "ranx>=0.3.20", "implicit>=0.7.2"]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "chispa>=0.10",
+    "ranx>=0.3.20",
+    "implicit>=0.7.2",
+    "polars>=1.30",
+    "duckdb>=1.2",
+]
 
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "nbconvert>=7.16", "ipykernel>=6.29"]
 

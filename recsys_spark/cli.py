@@ -18,6 +18,7 @@ import typer
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.errors import RecsysError
+from recsys_spark.generator.command import generate
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import TableStore
 
@@ -70,16 +71,19 @@ def run(config: Config, date: Day, change: Set = None, force: Force = False) -> 
 
 @app.command()
 def show(
-    user: Annotated[str, typer.Option("--user", help="The user's id, as in the logs")],
+    user: Annotated[str, typer.Option("--user", help="The user's id as in the logs, not its hash")],
     config: Config = DEFAULT_CONFIG,
     date: Annotated[str | None, typer.Option("--date", help="Day of the table; the newest by default")] = None,
     change: Set = None,
 ) -> None:
     """Print a person's history and published list in words."""
+    from recsys_spark.cleaning.privacy import hash_id, read_key
     from recsys_spark.reporting.show import show_user
     from recsys_spark.spark import make_session
 
     settings = _settings(config, change, date)
+    key = read_key(settings.privacy)
+    user = user if key is None else hash_id(user.strip(), key)
     print(show_user(make_session(settings), TableStore(settings.root), user, date, settings))
 
 
@@ -112,6 +116,7 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 for _name in STAGES:
     app.command(_name)(_stage_command(_name))
+app.command()(generate)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:

@@ -8,6 +8,7 @@ ITEM_ID = "item_id"
 EVENT_TYPE = "event_type"
 EVENT_TIME = "event_time"
 VALUE = "value"
+EVENT_KEY = "event_key"
 WEIGHT = "weight"
 
 # quarantine and ledger

@@ -83,7 +83,7 @@ class Stage:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     points: bool = True
-    sources: Callable[[SparkSession, Settings], object] | None = None
+    sources: Callable[[SparkSession, Settings, str], object] | None = None
     always: bool = False
 
 
@@ -168,7 +168,7 @@ def _inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
 def _stamp(
     stage: Stage, spark: SparkSession, settings: Settings, dt: str, run_id: str, inputs: dict[str, Manifest]
 ) -> Stamp:
-    sources = stage.sources(spark, settings) if stage.sources else None
+    sources = stage.sources(spark, settings, dt) if stage.sources else None
     settings_hash = settings.section_hash(*stage.sections)
     contents = {name: manifest.content_hash for name, manifest in inputs.items()}
     decides = [stage.name, dt, settings_hash, contents, sources, __version__, settings.buckets]

@@ -1,84 +1,145 @@
-"""Opens raw files under the settings' column mapping."""
+"""Opens raw files and finds in them the columns that the settings name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import reduce
+from itertools import groupby
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from recsys_spark import columns as c
-from recsys_spark.config import EntitiesInput, InteractionsInput, Reader, Settings
+from recsys_spark.cleaning.files import RawFile, glob_safe
+from recsys_spark.config import Reader
 from recsys_spark.errors import RecsysError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql.types import DataType
 
-_PER_SECOND = {"seconds": 1, "milliseconds": 1_000, "nanoseconds": 1_000_000_000}
-_LAST_SECOND = 253_402_300_799  # 9999-12-31 23:59:59 UTC; milliseconds taken for seconds lie far after it
-_NUMBERS = ("byte", "short", "integer", "long", "float", "double", "decimal")
-
-
-def source_files(spark: SparkSession, settings: Settings) -> list[tuple[str, int, int]]:
-    """Path, size and time of every raw file: the facts that tell whether the input changed."""
-    found: list[tuple[str, int, int]] = []
-    for name in ("interactions", "items", "users"):
-        reader = getattr(settings.input, name)
-        if reader is not None:
-            found += _list(spark, reader, f"input.{name}")
-    return sorted(found)
+FILE, FILE_DAY, SINCE, CORRUPT = "__file", "__file_day", "__since", "__corrupt"
+_PATH, _KEYS = "__path", "__keys"
 
 
-def open_source(spark: SparkSession, reader: Reader, setting: str, columns: dict[str, str]) -> DataFrame:
-    """Raw rows with the column ``source_file``.
+class UnreadableFile(RecsysError):
+    """A file that broke while its rows were read, after its footer or header had looked well."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"cannot be read ({reason})", path, "Mend or remove the file.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Raw rows of files of one schema.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The file's columns, ``__file`` (its place in the list of files), ``__file_day`` and ``__since`` (date or null)
+        and, for CSV and JSON, ``__corrupt``: the text of a row that cannot be taken apart, else null.
+    names : tuple of str
+        The file's own columns.
+    keys : tuple of str
+        Folder keys that serve as columns, with text as their type.
+    json : bool
+        Columns hold what stands in a JSON object, nested objects as text.
+    """
+
+    rows: DataFrame
+    names: tuple[str, ...]
+    keys: tuple[str, ...] = field(default=())
+    json: bool = False
+
+    def find(self, name: str) -> tuple[Column, DataType] | None:
+        """Column of this name, with its type: a column, a field of a struct (``a.b``), or a folder's key."""
+        from pyspark.sql import functions as F
+        from pyspark.sql.types import StringType, StructType
+
+        head, *path = name.split(".")
+        if self.json and path and name in self.names:
+            inner = F.get_json_object(quoted(head), "$" + "".join(f"['{part}']" for part in path))
+            return F.coalesce(quoted(name), inner), StringType()
+        if name in self.names:
+            return quoted(name), self.rows.schema[name].dataType
+        if path and head in self.names:
+            column, kind = quoted(head), self.rows.schema[head].dataType
+            for part in path:
+                if not isinstance(kind, StructType) or part not in kind.names:
+                    return None
+                column, kind = column.getField(part), kind[part].dataType
+            return column, kind
+        if name in self.keys:
+            return F.col(_KEYS).getItem(name), StringType()
+        return None
+
+
+def open_groups(spark: SparkSession, reader: Reader, files: list[RawFile], needed: list[str]) -> list[Opened]:
+    """Readable files, those of one schema and with the same keys of folders together.
 
     Parameters
     ----------
     spark : SparkSession
     reader : Reader
-        Path, format and options.
-    setting : str
-        Name of the settings' section, for messages.
-    columns : dict of str to str
-        Setting's key to the raw column it names; each must be there.
-
-    Raises
-    ------
-    RecsysError
-        There is no file, a file cannot be opened, or a column is missing.
+    files : list of RawFile
+        All files of the input, probed; a file's place in this list is its number.
+    needed : list of str
+        Columns that are wanted: all that a JSON file can be asked for.
     """
-    from pyspark.errors import AnalysisException, PySparkException
-    from pyspark.sql import functions as F
+    numbered = [(place, each) for place, each in enumerate(files) if not each.broken]
 
-    _list(spark, reader, setting)
-    opened = spark.read.format(reader.format).options(**reader.options)
-    if reader.format == "csv" and reader.fields:
-        opened = opened.schema(", ".join(f"`{name}` string" for name in reader.fields))
-    elif reader.format == "json":
-        opened = opened.schema(", ".join(f"`{name}` string" for name in sorted(set(columns.values()))))
-    try:
-        with reading():
-            frame = opened.load(reader.path)
-    except (AnalysisException, PySparkException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RecsysError(f"cannot be opened ({reason})", reader.path, "Check the files' format.") from error
+    def schema(pair: tuple[int, RawFile]) -> tuple[str, list[str]]:
+        return pair[1].schema, sorted(pair[1].keys)
+
+    groups = [list(group) for _, group in groupby(sorted(numbered, key=schema), key=schema)]
+    facts = _facts(spark, numbered)  # the same for all groups, so that Spark sends it to the executors once
+    return [_openable(spark, reader, group, needed, facts) for group in groups]
+
+
+def require(groups: list[Opened], columns: dict[str, str], setting: str, path: str) -> None:
+    """Refuse an input without a readable file, and a column that no file has.
+
+    Parameters
+    ----------
+    groups : list of Opened
+    columns : dict of str to str
+        Setting's key to the raw column it names.
+    setting, path : str
+        For the message.
+    """
+    if not groups:
+        raise RecsysError("none of its files can be read", path, f"Bring them again, or check {setting}.format.")
     for key, name in columns.items():
-        if name not in frame.columns:
-            close = get_close_matches(name, frame.columns, n=1)
+        if not any(group.find(name) for group in groups):
+            have = sorted({each for group in groups for each in group.names})
+            close = get_close_matches(name, have, n=1)
             hint = f"Did you mean '{close[0]}'? " if close else ""
-            raise RecsysError(
-                f"no column '{name}' (columns: {', '.join(frame.columns)})",
-                reader.path,
-                f"{hint}Set {setting}.{key}.",
-            )
-    return frame.withColumn(c.SOURCE_FILE, F.col("_metadata.file_path"))
+            raise RecsysError(f"no column '{name}' (columns: {', '.join(have)})", path, f"{hint}Set {setting}.{key}.")
+
+
+def union(frames: list[DataFrame]) -> DataFrame:
+    """Rows of all frames, which have the same columns."""
+    return reduce(lambda one, other: one.unionByName(other), frames)
+
+
+def count_rows(groups: list[Opened]) -> dict[int, int]:
+    """Rows of each file by its number, counted apart from all judging."""
+    counted = [row for group in groups for row in group.rows.groupBy(FILE).count().collect()]
+    return {row[FILE]: row["count"] for row in counted}
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Tell a file that breaks while its rows are read (torn, or a column of another type) in one line."""
+    """Tell which file broke while its rows were read.
+
+    Raises
+    ------
+    UnreadableFile
+        Spark names a file in its error.
+    """
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
@@ -86,52 +147,12 @@ def reading() -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
-        files = re.search(r"(?:file|hdfs|s3a?):/[^\s,;'\"]+", text)
-        if not files:
+        files = re.search(r"(?<=reading file )\S+?(?=\.\s|\.$)|(?:file|hdfs|s3a?):/[^\s,;'\"]+", text)
+        if not files or ("FAILED_READ_FILE" not in text and "Parquet" not in text and "java.io" not in text):
             raise
         lines = [line.strip() for line in text.splitlines()]
         causes = [line for line in lines if line.startswith("Caused by:")] or lines[:1]
-        raise RecsysError(
-            f"cannot be read ({causes[-1].removeprefix('Caused by: ')[:300]})",
-            files.group().rstrip(".)]"),
-            "Mend or remove the file: it is torn, or a column is of another type than in the other files.",
-        ) from error
-
-
-def typed_events(raw: DataFrame, source: InteractionsInput) -> DataFrame:
-    """Typed event columns and their raw twins, beside ``raw`` (the row as JSON) and ``source_file``."""
-    from pyspark.sql import functions as F
-
-    _check_time_unit(raw, source)
-    names = [name for name in raw.columns if name != c.SOURCE_FILE]
-    event_type = quoted(source.event_type) if source.event_type else F.lit(source.constant_event_type)
-    value = quoted(source.value) if source.value else F.lit(None).cast("double")
-    twins = {
-        c.USER_ID: quoted(source.user_id),
-        c.ITEM_ID: quoted(source.item_id),
-        c.EVENT_TYPE: event_type,
-        c.EVENT_TIME: quoted(source.event_time),
-        c.VALUE: value,
-    }
-    typed = {
-        c.USER_ID: F.trim(twins[c.USER_ID].cast("string")),
-        c.ITEM_ID: F.trim(twins[c.ITEM_ID].cast("string")),
-        c.EVENT_TYPE: twins[c.EVENT_TYPE].cast("string"),
-        c.EVENT_TIME: _timestamp(twins[c.EVENT_TIME], source.time_unit),
-        c.VALUE: twins[c.VALUE].try_cast("double"),
-    }
-    return raw.select(
-        c.SOURCE_FILE,
-        F.to_json(F.struct(*[quoted(name) for name in names])).alias(c.RAW),
-        *[column.alias(f"raw_{name}") for name, column in twins.items()],
-        *[column.alias(name) for name, column in typed.items()],
-    )
-
-
-def entity_columns(source: EntitiesInput, features: list[str], label: list[str]) -> dict[str, str]:
-    """Setting's key to raw column, for an items or users table."""
-    named = {f"label ({name})": name for name in label} | {f"features ({name})": name for name in features}
-    return {"id": source.id, **named}
+        raise UnreadableFile(files.group().rstrip(".)]"), causes[-1].removeprefix("Caused by: ")[:300]) from error
 
 
 def quoted(name: str) -> Column:
@@ -141,61 +162,81 @@ def quoted(name: str) -> Column:
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _check_time_unit(raw: DataFrame, source: InteractionsInput) -> None:
-    """Refuse to guess: a number of unknown unit is no time, and a timestamp is no number of milliseconds."""
-    kind = raw.schema[source.event_time].dataType
-    is_time = kind.typeName() in ("timestamp", "timestamp_ntz", "date")
-    if (source.time_unit == "timestamp" and kind.typeName() in _NUMBERS) or (
-        source.time_unit != "timestamp" and is_time
-    ):
-        do = (
-            "Set input.interactions.time_unit to timestamp."
-            if is_time
-            else "Set input.interactions.time_unit to seconds, milliseconds or nanoseconds "
-            "(pandas writes its timestamps to Parquet as nanoseconds)."
-        )
-        raise RecsysError(
-            f"column '{source.event_time}' is of type {kind.simpleString()}, but time_unit is '{source.time_unit}'",
-            source.path,
-            do,
-        )
-
-
-def _timestamp(column: Column, unit: str) -> Column:
-    """Time of an event; null where it cannot be read, or lies after the year 9999."""
+def as_json(group: Opened, replaced: dict[str, Column] | None = None, corrupt: Column | None = None) -> Column:
+    """Raw row as JSON; where it could not be taken apart, its text, or what ``corrupt`` says instead."""
     from pyspark.sql import functions as F
 
-    if unit == "timestamp":
-        # Spark reads "12:30" as of today, and "2024" as a New Year's Day: only what begins with a day is a time
-        dated = F.trim(column.cast("string")).rlike(r"^\d{4}-\d{1,2}-\d{1,2}")
-        return F.when(dated, column.try_cast("timestamp"))
-    number = column.try_cast("decimal(38,9)")
-    possible = F.abs(number) <= F.lit(Decimal(_LAST_SECOND * _PER_SECOND[unit]))
-    microseconds = F.when(possible, number) * F.lit(1_000_000) / F.lit(_PER_SECOND[unit])
-    return F.timestamp_micros(microseconds.try_cast("bigint"))
+    values = {name: quoted(name) for name in group.names} | (replaced or {})
+    whole = F.to_json(F.struct(*[column.alias(name) for name, column in values.items()]))
+    if CORRUPT not in group.rows.columns:
+        return whole
+    text = F.col(CORRUPT) if corrupt is None else F.when(F.col(CORRUPT).isNotNull(), corrupt)
+    return F.coalesce(text, whole)
 
 
-def _list(spark: SparkSession, reader: Reader, setting: str) -> list[tuple[str, int, int]]:
-    """Files of a path or glob, by Hadoop's file system, so that any URI of the cluster works."""
-    jvm = spark.sparkContext._jvm
-    configuration = spark.sparkContext._jsc.hadoopConfiguration()
-    assert jvm is not None  # a classic session has one
-    path = jvm.org.apache.hadoop.fs.Path(reader.path)
-    system = path.getFileSystem(configuration)
-    found = []
-    for status in system.globStatus(path) or []:
-        if status.isFile():
-            found.append(status)
-            continue
-        walker = system.listFiles(status.getPath(), True)
-        while walker.hasNext():
-            found.append(walker.next())
-    files = [(f.getPath().toString(), f.getLen(), f.getModificationTime()) for f in found]
-    data = [each for each in files if not each[0].rsplit("/", 1)[-1].startswith(("_", "."))]
-    if not data:
-        raise RecsysError("no files there", reader.path, f"Check {setting}.path.")
-    if reader.format in ("parquet", "orc"):  # Spark would pass over a file without a byte, and say nothing
-        for name, size, _ in data:
-            if size == 0:
-                raise RecsysError("the file is empty (0 bytes)", name, "Bring it again, or take it away.")
-    return data
+def _openable(
+    spark: SparkSession, reader: Reader, files: list[tuple[int, RawFile]], needed: list[str], facts: DataFrame
+) -> Opened:
+    """Open files of one schema, unless their columns are such that Spark cannot tell them apart or read them.
+
+    Raises
+    ------
+    UnreadableFile
+        Names one of the files, and what is wrong with all of them.
+    """
+    from pyspark.errors import AnalysisException
+
+    taken = {FILE, FILE_DAY, SINCE, CORRUPT, _PATH, _KEYS} & {name.lower() for name in files[0][1].columns}
+    if taken:
+        raise UnreadableFile(files[0][1].url, f"no column may be called {', '.join(sorted(taken))}")
+    try:
+        return _open(spark, reader, files, needed, facts)
+    except AnalysisException as error:
+        raise UnreadableFile(files[0][1].url, str(error).splitlines()[0]) from error
+
+
+def _open(
+    spark: SparkSession, reader: Reader, files: list[tuple[int, RawFile]], needed: list[str], facts: DataFrame
+) -> Opened:
+    from pyspark.sql import functions as F
+
+    names = tuple(files[0][1].columns) or tuple(sorted({*needed, *[each.split(".")[0] for each in needed]}))
+    opened = spark.read.format(reader.format).options(**reader.options)
+    if reader.format in ("csv", "json"):
+        text = ", ".join(f"{_ddl(name)} string" for name in (*names, CORRUPT))
+        opened = opened.schema(text).option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT)
+        opened = opened.option("columnPruning", "false")  # of a line that is cut down first, none can tell the length
+    frame = opened.load([glob_safe(each.url) for _, each in files])
+    keys = tuple(sorted(files[0][1].keys))
+    path = frame.metadataColumn("_metadata")["file_path"]  # there may be a column of this name
+    rows = frame.withColumn(_PATH, path).join(F.broadcast(facts), on=_PATH, how="inner")
+    return Opened(rows, names, keys, json=reader.format == "json")
+
+
+def _facts(spark: SparkSession, files: list[tuple[int, RawFile]]) -> DataFrame:
+    """What is known of each file, by each spelling of its URL."""
+    from pyspark.sql import functions as F
+
+    rows = [(path, place, each.day, each.since, each.keys) for place, each in files for path in _spellings(each.url)]
+    text = f"{_PATH} string, {FILE} int, {FILE_DAY} string, {SINCE} string, {_KEYS} map<string, string>"
+    facts = spark.createDataFrame(rows, text)
+    return facts.withColumn(FILE_DAY, F.col(FILE_DAY).cast("date")).withColumn(SINCE, F.col(SINCE).cast("date"))
+
+
+def _ddl(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _spellings(url: str) -> list[str]:
+    """How Spark may write a file's URL in ``_metadata.file_path``: encoded, and with one slash or three."""
+    scheme, _, rest = url.rpartition(":") if re.match(r"^\w+:", url) else ("file", "", url)
+    if scheme != "file":
+        return [encoded(url)]
+    plain = "/" + rest.lstrip("/")
+    return [f"file:{encoded(plain)}", f"file://{encoded(plain)}"]
+
+
+def encoded(path: str) -> str:
+    """As java.net.URI writes a path: letters of all scripts stay, and so do the signs that a path may hold."""
+    blanks = "\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+    return re.sub(rf"[\x00-\x20\"#%<>?\[\\\]^`{{|}}{blanks}]", lambda sign: quote(sign.group(), safe=""), path)

@@ -18,7 +18,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recsys_spark import columns as c
 from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
@@ -32,6 +31,7 @@ from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest
 from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.histories import UserBlock, by_bucket, is_in, uniform, user_blocks
+from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.storage import Storage
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _fit_item_knn(work: Work, at: Cut, share: float) -> bytes:
 
 
 def _items(work: Work) -> int:
-    return work.inputs["item_ids"].rows + c.FIRST_INDEX
+    return index_size(work.inputs["item_ids"])
 
 
 def _sampled(block: UserBlock, share: float) -> NDArray[np.bool_]:
@@ -270,6 +270,7 @@ STAGE = Stage(
     inputs=(
         "histories",
         "item_stats",
+        "item_windows",
         "item_features",
         "user_features",
         "item_ids",

@@ -1,130 +1,146 @@
-"""Attributes to codes: 0 = none, 1 = not seen in training, 2 … = known values or buckets.
+"""Attributes to codes and numbers: 0 = none, 1 = not seen in training, then hashed codes, known values or buckets.
 
-Vocabularies and bounds are fitted on users and items with an event before the first cut, and kept as plain JSON.
+All that is fitted comes from users and items with an event before the first cut. It lies beside the features: the
+values and their codes in the table ``vocabularies``, the rest as plain JSON in ``feature_spec``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from recsys_spark import columns as c
 from recsys_spark.config import Feature
+from recsys_spark.features.numbers import encode_number, fit_numbers
+from recsys_spark.features.terms import first_term, hashed, terms
+from recsys_spark.features.texts import encode_text, filled, fit_text
+from recsys_spark.features.vocabulary import FIRST_CODE, NONE_CODE, UNSEEN_CODE, Vocabulary, build
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
-NONE_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
+
+@dataclass(frozen=True)
+class Fitted:
+    """All that encoding needs.
+
+    Parameters
+    ----------
+    spec : dict
+        Feature name to its state: ``kind``, ``form`` (``codes``, ``weighted``: codes with weights, or ``dense``: a
+        number), and for codes ``size`` (the greatest code plus 1) and ``length`` (codes an entity has); the rest by
+        kind. JSON can hold it.
+    vocabulary : Vocabulary
+    """
+
+    spec: dict[str, dict[str, Any]]
+    vocabulary: Vocabulary
 
 
-def fit(rows: DataFrame, features: list[Feature]) -> dict[str, dict[str, Any]]:
-    """Vocabularies and bounds.
+def fit(rows: DataFrame, features: list[Feature], earlier: DataFrame | None = None) -> Fitted:
+    """Vocabularies, bounds and scales.
 
     Parameters
     ----------
     rows : DataFrame
         ``attribute_<column>`` as text, of the training entities only.
     features : list of Feature
-
-    Returns
-    -------
-    dict
-        Feature name to its state: ``kind``, ``size`` (codes in use, with 0 and 1), ``length`` (codes an entity has),
-        and ``vocabulary`` or ``bounds``.
+        Of one side.
+    earlier : DataFrame, optional
+        That side's ``feature``, ``value``, ``code`` of earlier nights, which keep their codes.
     """
-    return {feature.name: _fit_number(rows, feature) if feature.kind == "number" else _fit_terms(rows, feature)
-            for feature in features}  # fmt: skip
+    rows = rows.persist()
+    by_name = {feature.name: feature for feature in features}
+    vocabulary = build(rows, features, earlier)
+    numbers = fit_numbers(rows, [feature for feature in features if feature.kind == "number"], by_name)
+    spec = {}
+    for feature in features:
+        if feature.kind == "number":
+            spec[feature.name] = numbers[feature.name]
+        elif feature.kind == "text":
+            spec[feature.name] = fit_text(rows, feature, vocabulary)
+        else:
+            size = feature.hash_buckets + vocabulary.last.get(feature.name, UNSEEN_CODE) + 1
+            length = feature.max_length if feature.kind == "list" else 1
+            known = vocabulary.known.get(feature.name, 0)
+            spec[feature.name] = {"kind": feature.kind, "form": "codes", "size": size, "length": length, "known": known}
+    return Fitted(spec, vocabulary)
 
 
-def encode(rows: DataFrame, features: list[Feature], state: dict[str, dict[str, Any]]) -> DataFrame:
-    """Add a column of codes for each feature: int, or array of ints of a fixed length for a list.
+def encode(rows: DataFrame, features: list[Feature], fitted: Fitted) -> DataFrame:
+    """Encode each feature.
 
     Parameters
     ----------
     rows : DataFrame
         ``index``, ``attribute_<column>`` as text.
     features : list of Feature
-    state : dict
+    fitted : Fitted
         Result of ``fit``.
+
+    Returns
+    -------
+    DataFrame
+        ``index`` and a column a feature: int; array of ints of a fixed length for a list or a text, followed by
+        ``<name>_weights`` for TF-IDF; float, or null where it is missing, for a dense number.
     """
-    from pyspark.sql import functions as F
-
+    by_name = {feature.name: feature for feature in features}
     encoded = rows
+    columns = [c.INDEX]
     for feature in features:
-        fitted = state[feature.name]
+        state = fitted.spec[feature.name]
+        columns.append(feature.name)
         if feature.kind == "number":
-            encoded = encoded.withColumn(feature.name, _bucket(_number(feature), fitted["bounds"]))
-            continue
-        codes = _lookup(rows, feature, fitted["vocabulary"])
-        encoded = encoded.join(codes, on=c.INDEX, how="left")
-        if feature.kind == "list":
-            padding = F.array_repeat(F.lit(NONE_CODE), feature.max_length)
-            filled = F.concat(F.coalesce(F.col(feature.name), F.array().cast("array<int>")), padding)
-            encoded = encoded.withColumn(feature.name, F.slice(filled, 1, feature.max_length))
+            encoded = encode_number(encoded, feature, state, by_name)
+        elif feature.kind == "category":
+            encoded = _category(encoded, feature, fitted.vocabulary)
         else:
-            encoded = encoded.withColumn(feature.name, F.coalesce(F.col(feature.name)[0], F.lit(NONE_CODE)))
-    return encoded.select(c.INDEX, *[feature.name for feature in features])
+            of_text = feature.kind == "text"
+            lists = encode_text(rows, feature, state, fitted.vocabulary) if of_text else _list(rows, feature, fitted)
+            encoded = encoded.join(lists, on=c.INDEX, how="left")
+            encoded = encoded.withColumn(feature.name, filled(feature.name, feature.max_length, "int"))
+            if state["form"] == "weighted":
+                weights = f"{feature.name}_weights"
+                encoded = encoded.withColumn(weights, filled(weights, feature.max_length, "float"))
+                columns.append(weights)
+    return encoded.select(columns)
 
 
-def _terms(feature: Feature) -> Column:
-    """Values of an entity, as an array of text without blanks."""
+def vocabularies(fitted: dict[str, Fitted]) -> DataFrame:
+    """Rows of the table ``vocabularies``, from what was fitted of each side."""
     from pyspark.sql import functions as F
 
-    text = F.col(f"attribute_{feature.source}")
-    if feature.extract:
-        text = F.regexp_extract(text, feature.extract, 1)
-    values = F.split(text, feature.separator) if feature.kind == "list" else F.array(text)
-    # F.trim itself would take the value's position as the signs to trim
-    trimmed = F.transform(F.coalesce(values, F.array().cast("array<string>")), lambda value: F.trim(value))
-    return F.filter(trimmed, lambda value: value.isNotNull() & (value != ""))
+    sides = [each.vocabulary.rows.select(F.lit(side).alias("side"), "*") for side, each in fitted.items()]
+    return reduce(lambda one, other: one.unionByName(other), sides).orderBy("side", "feature", "code")
 
 
-def _number(feature: Feature) -> Column:
+def _category(rows: DataFrame, feature: Feature, vocabulary: Vocabulary) -> DataFrame:
+    """Rows with the code of the one value."""
     from pyspark.sql import functions as F
 
-    text = F.col(f"attribute_{feature.source}")
-    if feature.extract:
-        text = F.regexp_extract(text, feature.extract, 1)
-    number = text.try_cast("double")
-    return F.when(F.abs(number) < float("inf"), number)  # NaN is greater than all numbers in Spark
+    keyed = rows.withColumn("__value", first_term(feature))
+    table = vocabulary.of(feature).select(F.col("value").alias("__value"), F.col("code").alias("__code"))
+    joined = keyed.join(table, on="__value", how="left")
+    code = F.when(F.col("__value").isNull(), F.lit(NONE_CODE)).otherwise(_code(feature, "__value", "__code"))
+    return joined.withColumn(feature.name, code).drop("__value", "__code")
 
 
-def _fit_terms(rows: DataFrame, feature: Feature) -> dict[str, Any]:
-    from pyspark.sql import functions as F
-
-    counts = rows.select(F.explode(_terms(feature)).alias("value")).groupBy("value").count()
-    values = sorted(row["value"] for row in counts.where(F.col("count") >= feature.min_count).collect())
-    length = feature.max_length if feature.kind == "list" else 1
-    return {"kind": feature.kind, "size": FIRST_CODE + len(values), "length": length, "vocabulary": values}
-
-
-def _fit_number(rows: DataFrame, feature: Feature) -> dict[str, Any]:
-    from pyspark.sql import functions as F
-
-    shares = [i / feature.buckets for i in range(1, feature.buckets)]
-    exact = F.percentile(_number(feature), F.array(*[F.lit(share) for share in shares]))
-    bounds = sorted(set(rows.agg(exact.alias("b")).collect()[0]["b"] or []))
-    return {"kind": "number", "size": FIRST_CODE + len(bounds) + 1, "length": 1, "bounds": bounds}
-
-
-def _bucket(value: Column, bounds: list[float]) -> Column:
-    from pyspark.sql import functions as F
-
-    if not bounds:
-        return F.when(value.isNull(), F.lit(NONE_CODE)).otherwise(F.lit(FIRST_CODE))
-    reached = F.size(F.filter(F.array(*[F.lit(float(b)) for b in bounds]), lambda bound: bound <= value))
-    return F.when(value.isNull(), F.lit(NONE_CODE)).otherwise(F.lit(FIRST_CODE) + reached)
-
-
-def _lookup(rows: DataFrame, feature: Feature, vocabulary: list[str]) -> DataFrame:
+def _list(rows: DataFrame, feature: Feature, fitted: Fitted) -> DataFrame:
     """Column ``index`` and an array of codes in the order of the values."""
     from pyspark.sql import functions as F
 
-    pairs = [(value, code) for code, value in enumerate(vocabulary, start=FIRST_CODE)]
-    table = rows.sparkSession.createDataFrame(pairs, "value string, code int")
-    values = rows.select(c.INDEX, F.posexplode(F.slice(_terms(feature), 1, feature.max_length)).alias("pos", "value"))
-    coded = values.join(F.broadcast(table), on="value", how="left")
-    code = F.coalesce(F.col("code"), F.lit(UNSEEN_CODE))
-    collected = coded.groupBy(c.INDEX).agg(
-        F.sort_array(F.collect_list(F.struct("pos", code.alias("code")))).alias("all")
-    )
+    values = rows.select(c.INDEX, F.posexplode(F.slice(terms(feature), 1, feature.max_length)).alias("pos", "value"))
+    coded = values.join(fitted.vocabulary.of(feature), on="value", how="left")
+    one = F.struct("pos", _code(feature, "value", "code").alias("code"))
+    collected = coded.groupBy(c.INDEX).agg(F.sort_array(F.collect_list(one)).alias("all"))
     return collected.select(c.INDEX, F.col("all.code").alias(feature.name))
+
+
+def _code(feature: Feature, value: str, code: str) -> Column:
+    """The value's own code, after those for hashing; one of the hashed codes, or the one for all the others."""
+    from pyspark.sql import functions as F
+
+    buckets = feature.hash_buckets
+    other = F.lit(FIRST_CODE) + hashed(F.col(value), buckets) if buckets else F.lit(UNSEEN_CODE)
+    return F.coalesce(F.col(code) + F.lit(buckets), other)

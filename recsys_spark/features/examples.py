@@ -2,51 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_spark import columns as c
-from recsys_spark.cuts import Cut
+from recsys_spark.features.cells import MICRO
 from recsys_spark.stage import Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.examples import write_shuffled
+from recsys_spark.tables.layout import equal_groups
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 
-def write_examples(work: Work, events: DataFrame, all_cuts: list[Cut]) -> Manifest:
+def write_examples(work: Work, pairs: str, rows_of: dict[str, int]) -> Manifest:
     """Write ``examples``: split ``train`` before the first cut, then a split for the label window of each cut.
 
     A pair of user and item stands once in a split, with its newest time and the logarithm of 1 + the sum of its events'
     weights: the tenth purchase of the same milk says less than the first. A model that may know all before a cut reads
     the splits up to the one that ends there.
 
+    The manifest's ``extra`` holds ``rows_of_split``, ``groups_of_split`` (row groups, each a file) and
+    ``rows_of_group`` (smallest and largest row group of a split).
+
     Parameters
     ----------
     work : Work
-    events : DataFrame
-        user_bucket, user_index, item_index, time, weight.
-    all_cuts : list of Cut
-        Oldest first.
+    pairs : str
+        Folder with the pairs of each split that has some; see ``crunch``.
+    rows_of : dict of str to int
+        Pairs of each split, the oldest first.
     """
+    storage, features = work.store.storage, work.settings.features
+    folder = work.store.folder("examples", work.stamp)
+    groups, sizes = {}, {}
+    for name, rows in rows_of.items():
+        if rows:
+            frame = _weighted(work.spark.read.parquet(storage.url(f"{pairs}/{name}")), name)
+            url = storage.url(f"{folder}/{c.SPLIT}={name}")
+            key, target, least = [c.USER_INDEX, c.ITEM_INDEX], features.row_group_rows, features.min_row_groups
+            write_shuffled(frame, url, key, target, least, expected_rows=rows)
+            groups[name] = equal_groups(rows, target, least)
+            sizes[name] = [rows // groups[name], -(-rows // groups[name])]
+    extra: dict[str, Any] = {"rows_of_split": rows_of, "groups_of_split": groups, "rows_of_group": sizes}
+    return work.store.seal(work.spark, "examples", work.stamp, sum(rows_of.values()), extra=extra)
+
+
+def _weighted(pairs: DataFrame, split: str) -> DataFrame:
     from pyspark.sql import functions as F
 
-    folder = work.store.folder("examples", work.stamp)
-    features = work.settings.features
-    rows_of: dict[str, int] = {}
-    windows = [
-        ("train", 0, all_cuts[0].time),
-        *[(each.name, each.time, each.until) for each in all_cuts[:-1]],
-    ]
-    for name, start, until in windows:
-        inside = (F.col(c.TIME) >= start) & (F.col(c.TIME) < until)
-        pairs = events.where(inside).groupBy(c.USER_BUCKET, c.USER_INDEX, c.ITEM_INDEX)
-        # whole micro-weights: a sum that no order of adding changes
-        total = F.sum(F.round(F.col(c.WEIGHT).cast("double") * 1e6).cast("bigint")) / F.lit(1e6)
-        window = pairs.agg(F.max(c.TIME).alias(c.TIME), F.log1p(total).cast("float").alias(c.WEIGHT)).select(
-            F.lit(name).alias(c.SPLIT), c.USER_BUCKET, c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT
-        )
-        key = [c.USER_INDEX, c.ITEM_INDEX]
-        url = work.store.storage.url(f"{folder}/{c.SPLIT}={name}")
-        rows_of[name] = write_shuffled(window, url, key, features.row_group_rows, features.min_row_groups)
-    return work.store.seal(work.spark, "examples", work.stamp, sum(rows_of.values()), extra={"rows_of_split": rows_of})
+    # Java's logarithm is the same on every machine
+    weight = F.log1p(F.col("micro") / F.lit(float(MICRO))).cast("float").alias(c.WEIGHT)
+    return pairs.select(F.lit(split).alias(c.SPLIT), c.USER_BUCKET, c.USER_INDEX, c.ITEM_INDEX, c.TIME, weight)

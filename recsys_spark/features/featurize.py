@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recsys_spark import columns as c
-from recsys_spark.config import Settings
 from recsys_spark.cuts import Cut, cuts
 from recsys_spark.errors import RecsysError
-from recsys_spark.features import encode, ids
+from recsys_spark.features import crunch, events, ids
+from recsys_spark.features.attributes import write_features
 from recsys_spark.features.examples import write_examples
 from recsys_spark.features.histories import write_histories
+from recsys_spark.features.id_tables import FORGOTTEN, to_index, write_ids
+from recsys_spark.features.item_stats import range_bounds, write_item_stats
+from recsys_spark.features.item_windows import item_windows
+from recsys_spark.features.split import TRAIN, Windows, check_column, window_column
 from recsys_spark.stage import Stage, Work
-from recsys_spark.tables import TABLES, Manifest
+from recsys_spark.tables import Manifest
+from recsys_spark.tables.layout import index_size
+from recsys_spark.tables.tasks import files_by_partition, run_tasks
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
 
 def featurize(work: Work) -> list[Manifest]:
@@ -24,128 +31,153 @@ def featurize(work: Work) -> list[Manifest]:
     Raises
     ------
     RecsysError
-        The root has another number of buckets, or no event is older than the first cut.
+        The root has another number of buckets, no event is older than the first cut, or another run has given out ids
+        meanwhile.
     """
-    spark, store, settings, stamp = work.spark, work.store, work.settings, work.stamp
-    settled = ids.fix_buckets(store, settings.buckets)
+    settled = ids.fix_buckets(work.store, work.settings.buckets)
     if settled is not None:
         raise RecsysError(
-            f"{settings.buckets} buckets, but this root was begun with {settled}",
+            f"{work.settings.buckets} buckets, but this root was begun with {settled}",
             "setting 'buckets'",
             f"Set it to {settled}, or use another root.",
         )
+    scratch = f"_jobs/{work.stamp.stage}-{work.stamp.run_id}"
+    work.store.storage.delete_folder(scratch)
+    try:
+        return _featurize(work, scratch)
+    finally:
+        work.store.storage.delete_folder(scratch)
+
+
+def _featurize(work: Work, scratch: str) -> list[Manifest]:
+    spark, store, settings = work.spark, work.store, work.settings
     interactions = store.read(spark, work.inputs["interactions"])
     items, users = (store.read(spark, work.inputs[name]) for name in ("items", "users"))
-    item_ids = _write_ids(work, interactions.select(c.ITEM_ID).union(items.select(c.ITEM_ID)), "item_ids")
-    user_ids = _write_ids(work, interactions.select(c.USER_ID).union(users.select(c.USER_ID)), "user_ids")
-    user_index, item_index = store.read(spark, user_ids), store.read(spark, item_ids)
-    events = _indexed(interactions, user_index, item_index).persist()
+    counts = {
+        name: events.count_events(interactions, name, store.storage.url(f"{scratch}/counted/{name}"))
+        for name in (c.USER_ID, c.ITEM_ID)
+    }
     all_cuts = cuts(work.dt, settings.split)
-    _check_train(events, all_cuts[0])
+    windows = _windows(counts[c.USER_ID], all_cuts, work)
+    floors = settings.features.min_item_events, settings.features.min_user_events
+    item_ids = write_ids(work, to_index(counts[c.ITEM_ID], items, c.ITEM_ID, floors[0]), "item_ids")
+    user_ids = write_ids(work, to_index(counts[c.USER_ID], users, c.USER_ID, floors[1]), "user_ids")
+    user_index, item_index = store.read(spark, user_ids), store.read(spark, item_ids)
 
-    written = [user_ids, item_ids]
-    spec: dict[str, object] = {}
-    for side, frame, index in (("user", users, user_index), ("item", items, item_index)):
-        manifest, spec[side] = _write_features(work, side, frame, index, events, all_cuts[0])
-        written.append(manifest)
-    store.storage.write_json(f"{store.folder('feature_spec', stamp)}/spec.json", spec)
-    written.append(store.seal(None, "feature_spec", stamp))
-    written.append(store.write(_item_stats(events, all_cuts, settings), "item_stats", stamp))
-    written.append(write_histories(work, events, user_index))
-    written.append(write_examples(work, events, all_cuts))
+    slots = _write_events(work, scratch, counts, (user_index, item_index), item_ids.rows, windows)
+    plan = _plan(work, scratch, slots, windows, all_cuts, index_size(item_ids))
+    rows_of = _crunch(work, plan, slots)
+    stats = write_item_stats(work, f"{scratch}/counts", all_cuts, plan.item_bounds)
+    seen_users = spark.read.parquet(store.storage.url(f"{scratch}/seen"))
+    at_first = store.read(spark, stats).where(f"{c.CUT} = '{all_cuts[0].name}'")
+    seen_items = at_first.withColumnRenamed(c.ITEM_INDEX, c.INDEX).select(c.INDEX)
+    vocabularies, *features = write_features(work, (users, user_index, seen_users), (items, item_index, seen_items))
+    written = [user_ids, item_ids, stats, vocabularies, *features]
+    written.append(_write_windows(work, f"{scratch}/placed", all_cuts))
+    written.append(write_histories(work, scratch, user_index, slots.groups, slots.buckets_of_group))
+    written.append(write_examples(work, f"{scratch}/pairs", rows_of))
+    for manifest in (user_ids, item_ids, vocabularies):
+        ids.check_head(store, manifest)
     return written
 
 
-def _write_ids(work: Work, found: DataFrame, table: str) -> Manifest:
-    name = f"{table.removesuffix('_ids')}_id"
-    extended = ids.assign(found, ids.read_known(work.spark, work.store, table), name)
-    columns = [c.INDEX, name]
-    if name == c.USER_ID:
-        extended = extended.withColumn(c.USER_BUCKET, ids.bucket_of(name, work.settings.buckets))
-        columns.append(c.USER_BUCKET)
-    return work.store.write(extended.select(columns), table, work.stamp)
-
-
-def _indexed(interactions: DataFrame, user_index: DataFrame, item_index: DataFrame) -> DataFrame:
-    """Events by index: user_bucket, user_index, item_index, time (seconds), weight."""
+def _windows(counts: DataFrame, all_cuts: list[Cut], work: Work) -> Windows:
     from pyspark.sql import functions as F
 
-    users = user_index.withColumnRenamed(c.INDEX, c.USER_INDEX)
-    items = item_index.withColumnRenamed(c.INDEX, c.ITEM_INDEX)
-    joined = interactions.join(users, on=c.USER_ID, how="inner").join(items, on=c.ITEM_ID, how="inner")
-    seconds = F.unix_seconds(c.EVENT_TIME).alias(c.TIME)
-    return joined.select(c.USER_BUCKET, c.USER_INDEX, c.ITEM_INDEX, seconds, c.WEIGHT)
-
-
-def _check_train(events: DataFrame, first: Cut) -> None:
-    from pyspark.sql import functions as F
-
-    oldest = events.agg(F.min(c.TIME).alias("t")).collect()[0]["t"]
-    if oldest >= first.time:
-        days = -(-(first.time - oldest) // c.SECONDS_PER_DAY)
+    oldest, first = counts.agg(F.min(events.OLDEST).alias("t")).collect()[0]["t"], all_cuts[0].time
+    if work.settings.split.kind == "time" and oldest >= first:
         raise RecsysError(
-            f"the log begins {-days} days after the first cut, so there is nothing to train on",
+            f"the log begins {(oldest - first) // c.SECONDS_PER_DAY} days after the first cut, "
+            "so there is nothing to train on",
             "settings 'split'",
             "Give a longer log, or shorten split.valid_days, split.test_days or split.ranker_windows.",
         )
+    return Windows.of(work.settings.split.kind, oldest, all_cuts)
 
 
-def _write_features(
-    work: Work, side: str, frame: DataFrame, index: DataFrame, events: DataFrame, first: Cut
-) -> tuple[Manifest, dict[str, Any]]:
-    """Codes of all users or items, fitted on those with an event before the first cut."""
-    from pyspark.sql import functions as F
+def _write_events(
+    work: Work,
+    scratch: str,
+    counts: dict[str, DataFrame],
+    indexes: tuple[DataFrame, DataFrame],
+    item_rows: int,
+    windows: Windows,
+) -> events.Slots:
+    """Write the events of each slot; see ``events``."""
+    store, settings = work.store, work.settings
+    interactions = store.read(work.spark, work.inputs["interactions"])
+    if settings.split.kind == "column":
+        check_column(interactions)
+    heavy = events.heaviest(counts[c.USER_ID], c.USER_ID, events.heavy_rows())
+    slots = events.Slots.of(work.inputs["interactions"].rows, settings.buckets, heavy)
+    many = None
+    if item_rows > events.BROADCAST_ITEMS:
+        many = [name for name, _ in events.heaviest(counts[c.ITEM_ID], c.ITEM_ID, events.heavy_rows())]
+    bucket = ids.bucket_of(c.USER_ID, settings.buckets)
+    window = window_column(settings.split, windows)
+    url = store.storage.url(f"{scratch}/events")
+    events.write_events(interactions, *indexes, many, slots, bucket, window, url)
+    return slots
 
-    features = work.settings.features.user if side == "user" else work.settings.features.item
-    key = f"{side}_id"
-    rows = index.select(c.INDEX, key).join(frame, on=key, how="left").persist()
-    seen = events.where(F.col(c.TIME) < first.time).select(F.col(f"{side}_index").alias(c.INDEX)).distinct()
-    state = encode.fit(rows.join(seen, on=c.INDEX, how="left_semi"), features)
-    label = F.coalesce(F.col(c.LABEL_TEXT), F.col(key)).alias(c.LABEL_TEXT)
-    encoded = encode.encode(rows, features, state).join(rows.select(c.INDEX, label), on=c.INDEX, how="inner")
-    return work.store.write(encoded.orderBy(c.INDEX), f"{side}_features", work.stamp), state
+
+def _plan(
+    work: Work, scratch: str, slots: events.Slots, windows: Windows, all_cuts: list[Cut], items: int
+) -> crunch.Plan:
+    storage, features = work.store.storage, work.settings.features
+    values: dict[str, Any] = {
+        "root": storage.uri,
+        "scratch": scratch,
+        "sources": files_by_partition(storage, f"{scratch}/events"),
+        "windows": windows,
+        "all_cuts": tuple(all_cuts),
+        "recent": features.recent_days * c.SECONDS_PER_DAY,
+        "length": features.history_length,
+        "item_bounds": range_bounds(items),
+        "buckets_of_group": slots.buckets_of_group,
+        "shared": slots.shared,
+        "heavy": tuple((each.first, each.slots) for each in slots.heavy),
+        "placed": bool(features.windows),
+    }
+    plan = crunch.Plan(**values, tails={})
+    if windows.kind != "leave_last_out" or not slots.heavy:
+        return plan
+    newest = partial(crunch.newest, plan=plan)
+    found = run_tasks(work.spark, slots.count - slots.shared, newest, crunch.NEWEST, "newest events of heavy users")
+    return crunch.Plan(**values, tails=crunch.tails(found, plan))
 
 
-def _item_stats(events: DataFrame, all_cuts: list[Cut], settings: Settings) -> DataFrame:
-    """Counts of each item before each cut; all are whole numbers, so that no order of summing matters."""
-    from functools import reduce
-
-    from pyspark.sql import functions as F
-
-    recent_seconds = settings.features.recent_days * c.SECONDS_PER_DAY
-
-    def before(cut: Cut) -> DataFrame:
-        def since(seconds: int) -> Column:
-            return F.max((F.col(c.TIME) >= cut.time - seconds).cast("bigint"))
-
-        day = F.col(c.TIME) / c.SECONDS_PER_DAY
-        recent = F.col(c.TIME) >= cut.time - recent_seconds
-        earlier = ~recent & (F.col(c.TIME) >= cut.time - 4 * recent_seconds)
-        per_user = (
-            events.where(F.col(c.TIME) < cut.time)
-            .groupBy(c.ITEM_INDEX, c.USER_INDEX)
-            .agg(
-                F.count(F.lit(1)).alias("events"),
-                F.sum(recent.cast("bigint")).alias("recent_events"),
-                since(recent_seconds).alias("recent_users"),
-                since(recent_seconds // 4).alias("newest_users"),
-                F.max(earlier.cast("bigint")).alias("earlier_users"),
-                (F.floor(F.max(day)) > F.floor(F.min(day))).cast("bigint").alias("repeat_users"),
-                F.min(recent.cast("bigint")).alias("first_users"),
-                F.min(c.TIME).alias("first_time"),
-            )
+def _crunch(work: Work, plan: crunch.Plan, slots: events.Slots) -> dict[str, int]:
+    """Do the slots' tasks; returns the pairs of each split."""
+    crunched = partial(crunch.crunch, plan=plan)
+    said = run_tasks(work.spark, slots.count, crunched, crunch.SUMMARY, "histories, pairs and counts of each slot")
+    merged = partial(crunch.merge, plan=plan)
+    said += run_tasks(work.spark, len(plan.merges), merged, crunch.SUMMARY, "pairs and counts of heavy users")
+    sums = {name: sum(row["rows"] for row in said if row["split"] == name) for name in ("", *plan.windows.names)}
+    features, found, meant = work.settings.features, sums.pop(""), work.inputs["interactions"].rows
+    forgotten = FORGOTTEN in work.inputs and work.inputs[FORGOTTEN].rows
+    every_id = not (forgotten or features.min_user_events or features.min_item_events)
+    if found > meant or (every_id and found < meant):
+        raise RecsysError(
+            f"{found:,} of {meant:,} events have an index",
+            "table 'interactions'",
+            "A fault of the code: each event must be found once. Nothing was published.",
         )
-        summed = [name for name in per_user.columns if name not in (c.ITEM_INDEX, c.USER_INDEX, "first_time")]
-        stats = per_user.groupBy(c.ITEM_INDEX).agg(
-            F.count(F.lit(1)).alias("users"),
-            *[F.sum(n).alias(n) for n in summed],
-            F.min("first_time").alias("first_time"),
+    if not sums[TRAIN]:
+        raise RecsysError(
+            "no event is in the training part, so there is nothing to train on",
+            "settings 'split'",
+            "Give more events, or smaller shares of the other parts; features.min_user_events may be too high.",
         )
-        return stats.select(F.lit(cut.name).alias(c.CUT), *stats_columns)
+    return sums
 
-    stats_columns = [part.split()[0] for part in TABLES["item_stats"].schema.split(", ")[1:]]
-    union = reduce(lambda one, other: one.unionByName(other), [before(each) for each in all_cuts])
-    return union.repartition(1).sortWithinPartitions(c.CUT, c.ITEM_INDEX)
+
+def _write_windows(work: Work, placed: str, all_cuts: list[Cut]) -> Manifest:
+    store, windows = work.store, work.settings.features.windows
+    if windows:
+        log = work.spark.read.parquet(store.storage.url(placed))
+    else:
+        log = store.read(work.spark, work.inputs["interactions"])  # of which nothing is read
+    return store.write(item_windows(log, all_cuts, windows), "item_windows", work.stamp)
 
 
 STAGE = Stage(
@@ -153,14 +185,16 @@ STAGE = Stage(
     does="ids, features, histories and training examples",
     run=featurize,
     sections=("split", "features"),
-    inputs=("interactions", "items", "users"),
+    inputs=("interactions", "items", "users", FORGOTTEN),
     outputs=(
         "user_ids",
         "item_ids",
         "user_features",
         "item_features",
+        "vocabularies",
         "feature_spec",
         "item_stats",
+        "item_windows",
         "histories",
         "examples",
     ),

@@ -23,7 +23,7 @@ class DeepFMSpec:
     sizes : list of int
         Codes of each categorical field; code 0 is "none".
     lengths : list of int
-        Values a row has in that field: 1 for a category, more for a list, which is mean pooled.
+        Values a row has in that field: 1 for a category, more for a list, which is pooled by a (weighted) mean.
     numbers : int
         Numeric fields.
     buckets : int
@@ -33,6 +33,8 @@ class DeepFMSpec:
     hidden : list of int
         Widths of the deep part.
     dropout : float
+    dense : int
+        Numbers of users and items that are taken as they are, K.
     """
 
     sizes: list[int]
@@ -42,6 +44,7 @@ class DeepFMSpec:
     dim: int
     hidden: list[int]
     dropout: float
+    dense: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -52,7 +55,8 @@ class DeepFM(nn.Module):
     """Logit of a row.
 
     Numeric fields enter twice: through the embedding of their quantile bucket, as any field, and as their interpolated
-    quantile into the deep part, which keeps the order within a bucket and is robust to any scale.
+    quantile into the deep part, which keeps the order within a bucket and is robust to any scale. Dense values are on a
+    scale of their own already: they enter the first order and the deep part, with a sign for those that are missing.
 
     Parameters
     ----------
@@ -75,7 +79,9 @@ class DeepFM(nn.Module):
         self.intercept = nn.Parameter(torch.full((1,), FIRST_LOGIT))
         nn.init.normal_(self.embedding.weight, std=0.05)
         nn.init.zeros_(self.first.weight)
-        widths = [len(sizes) * spec.dim + spec.numbers, *spec.hidden]
+        if spec.dense:
+            self.slope = nn.Parameter(torch.zeros(2 * spec.dense))
+        widths = [len(sizes) * spec.dim + spec.numbers + 2 * spec.dense, *spec.hidden]
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(spec.dropout)]
@@ -89,7 +95,13 @@ class DeepFM(nn.Module):
             if len(known):
                 self.edges[field] = torch.quantile(known[:MOST_SAMPLED], shares).float()
 
-    def forward(self, codes: list[Tensor], numbers: Tensor) -> Tensor:
+    def forward(
+        self,
+        codes: list[Tensor],
+        numbers: Tensor,
+        weights: list[Tensor | None] | None = None,
+        values: Tensor | None = None,
+    ) -> Tensor:
         """Logits.
 
         Parameters
@@ -98,16 +110,25 @@ class DeepFM(nn.Module):
             Categorical fields in the spec's order.
         numbers : float32 [B, numbers]
             NaN is missing.
+        weights : list of (float32 [B, length of the field] or None), optional
+            Weights of the codes, with a mean of 1 over those that are there (see ``FieldTables``).
+        values : float32 [B, K], optional
+            Dense values; NaN is missing.
 
         Returns
         -------
         float32 [B]
         """
-        embedded, linear = self._embed(codes, numbers)  # [B, F, D], [B, F]
+        embedded, linear = self._embed(codes, numbers, weights or [None] * len(codes))  # [B, F, D], [B, F]
         first = linear.sum(1)
         total = embedded.sum(1)
         second = 0.5 * (total.square() - embedded.square().sum(1)).sum(1)
-        deep = self.deep(torch.cat([embedded.flatten(1), self.quantiles(numbers)], dim=1)).squeeze(1)
+        deep_inputs = [embedded.flatten(1), self.quantiles(numbers)]
+        if values is not None:
+            dense = torch.cat([values.nan_to_num(0.0), values.isnan().float()], dim=1)  # [B, 2 K]
+            first = first + dense @ self.slope
+            deep_inputs.append(dense)
+        deep = self.deep(torch.cat(deep_inputs, dim=1)).squeeze(1)
         return self.intercept + first + second + deep
 
     def quantiles(self, numbers: Tensor) -> Tensor:
@@ -123,19 +144,20 @@ class DeepFM(nn.Module):
         known = numbers.nan_to_num(0.0).T.contiguous()
         return torch.searchsorted(self.edges[:, 1:-1].contiguous(), known, right=True).T
 
-    def _embed(self, codes: list[Tensor], numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def _embed(self, codes: list[Tensor], numbers: Tensor, weights: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         singles = [c for c, length in zip(codes, self.spec.lengths, strict=True) if length == 1]
         buckets = torch.where(numbers.isnan(), 0, self._buckets(numbers) + FIRST_BUCKET)
         is_single = [length == 1 for length in self.spec.lengths] + [True] * self.spec.numbers
         single_starts = self.starts[torch.tensor(is_single, device=self.starts.device)]
         rows = torch.cat([*singles, buckets], dim=1) + single_starts
         vectors, firsts = [self.embedding(rows)], [self.first(rows).squeeze(2)]
-        for field, (code, length) in enumerate(zip(codes, self.spec.lengths, strict=True)):
+        for field, (code, length, weight) in enumerate(zip(codes, self.spec.lengths, weights, strict=True)):
             if length == 1:
                 continue
             present = (code != 0).float().unsqueeze(2)  # [B, L, 1]
             count = present.sum(1).clamp_min(1.0)
+            share = present if weight is None else present * weight.unsqueeze(2)
             rows = code + self.starts[field]
-            vectors.append(((self.embedding(rows) * present).sum(1) / count).unsqueeze(1))
-            firsts.append((self.first(rows) * present).sum(1) / count)
+            vectors.append(((self.embedding(rows) * share).sum(1) / count).unsqueeze(1))
+            firsts.append((self.first(rows) * share).sum(1) / count)
         return torch.cat(vectors, dim=1), torch.cat(firsts, dim=1)

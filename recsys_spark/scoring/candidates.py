@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.scoring.pairs import Past, pair_features, past_of
+from recsys_spark.scoring.pairs import pair_features
+from recsys_spark.scoring.past import Past, past_of
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.scoring.top_k import top_k
 from recsys_spark.tables.histories import UserBlock

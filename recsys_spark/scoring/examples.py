@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def write_ranker_examples(work: Work) -> list[Manifest]:
     """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features."""
     settings, store = work.settings, work.store
-    numbers = feature_names(settings.features.group)
+    numbers = feature_names(settings.features)
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     folder = store.folder("ranker_examples", work.stamp)
     windows = label_cuts(work.dt, settings.split)
@@ -54,7 +54,7 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
 
 def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) -> DataFrame:
     settings = work.settings
-    ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features.group)
+    ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features)
     own = settings.candidates.own if settings.score.repeats else 0
     make = partial(
         _example_batches,
@@ -111,6 +111,6 @@ STAGE = Stage(
     does="candidates and pair features of the label windows, for the ranker",
     run=write_ranker_examples,
     sections=("split", "features", "candidates", "score", "ranker"),
-    inputs=("histories", "item_stats", "item_features", "user_features", "retrieval_model"),
+    inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model"),
     outputs=("ranker_examples",),
 )

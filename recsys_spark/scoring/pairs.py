@@ -3,26 +3,22 @@
 Everything is counted in days with an event (a user, an item, a day), so that a long receipt or a click storm counts
 once. Ages are whole days before the cut. A number is NaN where there is no past to speak of. Nothing here knows what an
 event is, and the groups are item features that the settings name. "Recent" is ``features.recent_days``, "long" is three
-times it.
+times it; the settings may ask for further windows, and for features of the day that the list is for.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.columns import SECONDS_PER_DAY
+from recsys_spark.config import Features
+from recsys_spark.scoring.moment import moment_columns, moment_names
+from recsys_spark.scoring.past import LONG, DoubleArray, FloatArray, LongArray, Past, extreme, find, take
 from recsys_spark.scoring.state import ItemState
-from recsys_spark.tables.histories import UserBlock
+from recsys_spark.scoring.windows import window_columns, window_names
 
-LongArray = NDArray[np.int64]
-FloatArray = NDArray[np.float32]
-DoubleArray = NDArray[np.float64]
-
-SHORT, LONG = 30.0, 90.0  # half-lives, days
-_DAY_WIDTH = 1 << 17  # days since 1970 stay below it until the year 2328
+SHORT = 30.0  # the shorter half-life, days
 
 PAIR = ["days", "days_recent", "days_long", "decayed_30", "decayed_90", "share_of_visits_30", "share_of_visits_90"]
 PAIR += ["days_since", "mean_gap", "due"]
@@ -33,62 +29,11 @@ ITEM += ["item_age"]
 MODEL = ["mf_dot", "mf_score", "mf_rank"]
 
 
-def feature_names(groups: list[str]) -> list[str]:
+def feature_names(features: Features) -> list[str]:
     """Names of the columns of ``pair_features``, in order."""
-    per_group = [f"{group}_{name}" for group in groups for name in PER_GROUP]
-    return [*PAIR, *per_group, *USER, *ITEM, *MODEL]
-
-
-@dataclass(frozen=True)
-class Past:
-    """A block's events as distinct (user row, item, day), sorted; and the pairs and visits that they make up.
-
-    Parameters
-    ----------
-    users : int
-        U, rows of the block.
-    width : int
-        Items; a pair's code is ``row * width + item``.
-    row, item, age : int64 [T]
-        The distinct triples; age in days, at least 1 for a cut at midnight.
-    pair : int64 [T]
-        Place of each triple's pair in ``code``.
-    code : int64 [P]
-        Codes of the distinct pairs, ascending.
-    visit_row, visit_age : int64 [V]
-        Distinct (user row, day).
-    """
-
-    users: int
-    width: int
-    row: LongArray
-    item: LongArray
-    age: LongArray
-    pair: LongArray
-    code: LongArray
-    visit_row: LongArray
-    visit_age: LongArray
-
-    def per_pair(self, values: NDArray[np.generic]) -> DoubleArray:
-        """Sum over the triples of each pair, float64 [P]."""
-        summed: DoubleArray = np.bincount(self.pair, weights=values, minlength=len(self.code)).astype(np.float64)
-        return summed
-
-    @property
-    def decayed(self) -> DoubleArray:
-        """Decayed days of each pair, half-life ``LONG``."""
-        return self.per_pair(0.5 ** (self.age / LONG))
-
-
-def past_of(block: UserBlock, items: int, now: int) -> Past:
-    """Distinct days of a block's events, all of which are before the cut ``now`` (seconds)."""
-    day = block.times // SECONDS_PER_DAY
-    triple = np.unique((block.rows * items + block.items) * _DAY_WIDTH + day)
-    code, age = triple // _DAY_WIDTH, now // SECONDS_PER_DAY - triple % _DAY_WIDTH
-    unique, pair = np.unique(code, return_inverse=True)
-    visit = np.unique(block.rows * _DAY_WIDTH + day)
-    visit_age = now // SECONDS_PER_DAY - visit % _DAY_WIDTH
-    return Past(len(block), items, code // items, code % items, age, pair, unique, visit // _DAY_WIDTH, visit_age)
+    per_group = [f"{group}_{name}" for group in features.group for name in PER_GROUP]
+    asked = [*window_names(features.windows, features.group), *moment_names([*features.moment])]
+    return [*PAIR, *per_group, *USER, *ITEM, *MODEL, *asked]
 
 
 def pair_features(
@@ -127,36 +72,18 @@ def pair_features(
     columns += [column[rows] for column in _user_columns(past, recent_days)]
     columns += [column[items] for column in _item_columns(state, now)]
     model = [mf_score - state.vectors[items, -1], mf_score, mf_rank]
-    return np.stack([*columns, *model], axis=1).astype(np.float32)
-
-
-def _find(code: LongArray, wanted: LongArray) -> tuple[LongArray, NDArray[np.bool_]]:
-    """Places of codes among sorted distinct ones, and whether they are there."""
-    if len(code) == 0:
-        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    place = np.searchsorted(code, wanted).clip(max=len(code) - 1)
-    return place, code[place] == wanted
-
-
-def _take(values: DoubleArray, place: LongArray, there: NDArray[np.bool_], other: float) -> DoubleArray:
-    """Values of the places that are there, ``other`` elsewhere."""
-    result = np.full(len(place), other)
-    result[there] = values[place[there]]
-    return result
-
-
-def _extreme(values: LongArray, groups: LongArray, size: int, largest: bool) -> DoubleArray:
-    """Largest or smallest value of each group, float64 [size]; NaN for a group without any."""
-    result = np.full(size, -np.inf if largest else np.inf)
-    (np.maximum if largest else np.minimum).at(result, groups, values.astype(np.float64))
-    return np.where(np.isfinite(result), result, np.nan)
+    asked = [
+        *window_columns(past, rows, items, state, now),
+        *moment_columns(past, rows, items, state.moment, now),
+    ]
+    return np.stack([*columns, *model, *asked], axis=1).astype(np.float32)
 
 
 def _pair_columns(past: Past, rows: LongArray, items: LongArray, recent_days: int) -> list[DoubleArray]:
-    place, there = _find(past.code, rows * past.width + items)
+    place, there = find(past.code, rows * past.width + items)
     size = len(past.code)
     days = past.per_pair(np.ones(len(past.age)))
-    oldest, newest = (_extreme(past.age, past.pair, size, largest) for largest in (True, False))
+    oldest, newest = (extreme(past.age, past.pair, size, largest) for largest in (True, False))
     gap = np.where(days > 1, (oldest - newest) / np.maximum(days - 1, 1), np.nan)
     counts = [days, past.per_pair(past.age <= recent_days), past.per_pair(past.age <= 3 * recent_days)]
     shares = []
@@ -165,8 +92,8 @@ def _pair_columns(past: Past, rows: LongArray, items: LongArray, recent_days: in
         visits = np.bincount(past.visit_row, weights=0.5 ** (past.visit_age / half_life), minlength=past.users)
         counts.append(decayed)
         shares.append(decayed / np.maximum(visits[past.code // past.width], 1e-9))
-    counted = [_take(values, place, there, 0.0) for values in (*counts, *shares)]
-    since, mean_gap = _take(newest, place, there, np.nan), _take(gap, place, there, np.nan)
+    counted = [take(values, place, there, 0.0) for values in (*counts, *shares)]
+    since, mean_gap = take(newest, place, there, np.nan), take(gap, place, there, np.nan)
     return [*counted, since, mean_gap, since / np.maximum(mean_gap, 1.0)]
 
 
@@ -182,15 +109,15 @@ def _group_columns(
     distinct = np.bincount(distinct_of, minlength=len(unique)).astype(np.float64)
     recent = np.bincount(codes, weights=state.recent_users, minlength=width)
     wanted = codes[items].astype(np.int64)
-    place, there = _find(unique, rows * width + wanted)
+    place, there = find(unique, rows * width + wanted)
     there &= wanted != 0  # code 0: the item has no value
-    mine = _take(decayed, place, there, 0.0)
+    mine = take(decayed, place, there, 0.0)
     share = mine / np.maximum(total[rows], 1e-9)
     common = (recent + 1.0) / (recent.sum() + width)
-    since = _take(_extreme(past.age, group, len(unique), largest=False), place, there, np.nan)
+    since = take(extreme(past.age, group, len(unique), largest=False), place, there, np.nan)
     item_share = state.recent_users[items].astype(np.float64) / np.maximum(recent[wanted], 1.0)
     lift = np.log((share + 1e-3) / (common[wanted] + 1e-3))
-    return [mine, share, lift, since, _take(distinct, place, there, 0.0), item_share]
+    return [mine, share, lift, since, take(distinct, place, there, 0.0), item_share]
 
 
 def _user_columns(past: Past, recent_days: int) -> list[DoubleArray]:
@@ -199,11 +126,11 @@ def _user_columns(past: Past, recent_days: int) -> list[DoubleArray]:
 
     long_days = 3 * recent_days
     visits = [per_user(past.visit_row, past.visit_age <= days) for days in (recent_days, long_days)]
-    since = _extreme(past.visit_age, past.visit_row, past.users, largest=False)
+    since = extreme(past.visit_age, past.visit_row, past.users, largest=False)
     pair_row = past.code // past.width
     distinct = per_user(pair_row, np.ones(len(pair_row), dtype=bool))
     item_days = per_user(past.row, past.age <= long_days)
-    first = _extreme(past.age, past.pair, len(past.code), largest=True) <= long_days
+    first = extreme(past.age, past.pair, len(past.code), largest=True) <= long_days
     new = per_user(pair_row, first) / np.maximum(item_days, 1)
     return [*visits, since, distinct, item_days / np.maximum(visits[1], 1), new]
 

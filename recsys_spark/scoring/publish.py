@@ -89,6 +89,8 @@ def _item_problems(work: Work, lists: DataFrame) -> dict[str, int]:
 
     store, settings = work.store, work.settings
     interactions = store.read(work.spark, work.inputs["interactions"])
+    known = store.read(work.spark, work.inputs["item_ids"]).select(c.ITEM_ID)  # a floor may leave items without an id
+    interactions = interactions.join(known, on=c.ITEM_ID, how="left_semi")
     catalogue = interactions.select(c.ITEM_ID).distinct()
     seen = interactions.select(c.USER_ID, c.ITEM_ID).distinct()
     problems = {"items outside the catalogue": lists.join(catalogue, on=c.ITEM_ID, how="left_anti").count()}
@@ -125,7 +127,7 @@ STAGE = Stage(
     does="check the lists, then let readers see them",
     run=publish,
     sections=("score", "publish"),
-    inputs=("interactions", "user_ids"),
+    inputs=("interactions", "user_ids", "item_ids"),
     outputs=("top_n",),
     always=True,
 )

@@ -46,7 +46,7 @@ def recipe(work: Work, at: Cut) -> Recipe:
     """Recipe of a stage's inputs at a cut."""
     settings = work.settings
     return Recipe(
-        ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features.group),
+        ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features),
         ranker=work.inputs["ranker"].folder,
         retrieved=settings.candidates.retrieved,
         own=settings.candidates.own if settings.score.repeats else 0,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
-from recsys_spark.models.fields import FieldTables, as_tensors
+from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.scoring.state import StateRef
-from recsys_spark.tables.arrays import by_index, read_parquet
+from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
 
 ROWS_AT_ONCE = 16_384
@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 16_384
 
 @dataclass(frozen=True)
 class RankerModel:
-    """A trained DeepFM with the codes of its users and items.
+    """A trained DeepFM with the fields of its users and items.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class RankerModel:
         parts = [np.zeros(0, np.float32)]
         for start in range(0, len(users), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
-            codes = self.fields.codes(
+            inputs = self.fields.inputs(
                 torch.from_numpy(users[part].astype(np.int64)), torch.from_numpy(items[part].astype(np.int64))
             )
-            parts.append((self.module(codes, torch.from_numpy(numbers[part])) + self.shift).numpy())
+            parts.append((self.module(numbers=torch.from_numpy(numbers[part]), **inputs) + self.shift).numpy())
         return np.concatenate(parts)
 
 
@@ -72,10 +72,9 @@ def load_ranker(ref: StateRef, folder: str, threads: int) -> RankerModel:
     module = DeepFM(DeepFMSpec(**describes["spec"]))
     module.load_state_dict(load(storage.read_bytes(f"{folder}/model.safetensors")))
     module.eval()
-    users, items = (read_parquet(storage, f) for f in (ref.user_features, ref.item_features))
-    sizes = [int(table["index"].to_numpy().max()) + 1 for table in (users, items)]
-    fields = FieldTables(
-        as_tensors([by_index(users, name, sizes[0]) for name in describes["user_fields"]]),
-        as_tensors([by_index(items, name, sizes[1]) for name in describes["item_fields"]]),
-    )
-    return RankerModel(module, fields, float(np.log(describes["negative_share"])))
+    sides = []
+    for side, folder_of in (("user", ref.user_features), ("item", ref.item_features)):
+        table = read_parquet(storage, folder_of)
+        size = int(table["index"].to_numpy().max()) + 1
+        sides.append(SideTables(*field_arrays(table, describes["fields"][side], size)))
+    return RankerModel(module, FieldTables(*sides), float(np.log(describes["negative_share"])))

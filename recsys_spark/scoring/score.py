@@ -19,6 +19,7 @@ from recsys_spark.scoring.state import ItemState
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+from recsys_spark.tables.versions import check_versions
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -33,11 +34,14 @@ def score(work: Work) -> list[Manifest]:
     Raises
     ------
     RecsysError
-        The ranker was trained on another retrieval model than the one at hand.
+        A model was trained on other tables of ids or features than those at hand, or the ranker on another retrieval
+        model; both versions are named.
     """
     from pyspark.sql import functions as F
 
     spark, store, settings = work.spark, work.store, work.settings
+    for model in ("retrieval_model", "ranker"):
+        check_versions(work.inputs[model], work.inputs)
     trained_on = store.storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")["retrieval_version"]
     version = work.inputs["retrieval_model"].content_hash
     if trained_on != version:
@@ -136,10 +140,12 @@ STAGE = Stage(
     inputs=(
         "histories",
         "item_stats",
+        "item_windows",
         "item_features",
         "user_features",
         "user_ids",
         "item_ids",
+        "feature_spec",
         "retrieval_model",
         "ranker",
     ),

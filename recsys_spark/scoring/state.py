@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
+from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
@@ -27,20 +28,34 @@ class StateRef:
     ----------
     root : str
         Root URI that every worker can read.
-    item_stats, item_features, user_features, retrieval : str
+    item_stats, item_windows, item_features, user_features, retrieval : str
         Run folders, relative to the root.
     cut : Cut
     groups : tuple of str
         Item features in whose values habits are counted.
+    windows, moment : tuple
+        As in the settings ``features``.
     """
 
     root: str
     item_stats: str
+    item_windows: str
     item_features: str
     user_features: str
     retrieval: str
     cut: Cut
     groups: tuple[str, ...]
+    windows: tuple[int, ...] = ()
+    moment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ItemWindow:
+    """What happened to the items in the days before a cut; every array has a row an item index."""
+
+    user_days: LongArray
+    users: LongArray
+    repeat_users: LongArray
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,8 @@ class ItemState:
     """Items at a cut; every array has a row an item index (M rows).
 
     ``allowed`` tells the items with an event before the cut: the catalogue of that cut. ``popular`` lists them, the one
-    with most recent events first.
+    with most recent events first. ``windows`` are by their days; ``last_time`` is the newest event's, 0 without any,
+    and is known only where there are windows.
     """
 
     vectors: FloatArray
@@ -65,12 +81,25 @@ class ItemState:
     allowed: NDArray[np.bool_]
     popular: IntArray
     groups: dict[str, IntArray]
+    windows: dict[int, ItemWindow] = field(default_factory=dict)
+    last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    moment: tuple[str, ...] = ()
 
 
-def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, groups: list[str]) -> StateRef:
+def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Features) -> StateRef:
     """Reference from a stage's inputs."""
-    folders = {name: inputs[name].folder for name in ("item_stats", "item_features", "user_features")}
-    return StateRef(root=root, retrieval=inputs["retrieval_model"].folder, cut=cut, groups=tuple(groups), **folders)
+    return StateRef(
+        root=root,
+        item_stats=inputs["item_stats"].folder,
+        item_windows=inputs["item_windows"].folder,
+        item_features=inputs["item_features"].folder,
+        user_features=inputs["user_features"].folder,
+        retrieval=inputs["retrieval_model"].folder,
+        cut=cut,
+        groups=tuple(features.group),
+        windows=tuple(features.windows),
+        moment=tuple(features.moment),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -91,6 +120,7 @@ def load_state(ref: StateRef) -> ItemState:
     events, recent = counts["events"], counts["recent_events"]
     order = np.lexsort((np.arange(size), -events, -recent))
     features = read_parquet(storage, ref.item_features)
+    windows, last_time = _windows(storage, ref, size)
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
@@ -98,4 +128,22 @@ def load_state(ref: StateRef) -> ItemState:
         allowed=events > 0,
         popular=order[events[order] > 0].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
+        windows=windows,
+        last_time=last_time,
+        moment=ref.moment,
     )
+
+
+def _windows(storage: Storage, ref: StateRef, size: int) -> tuple[dict[int, ItemWindow], LongArray]:
+    """Items in the windows of the settings, and the time of each item's last event (0: none)."""
+    last_time = np.zeros(size, dtype=np.int64)
+    windows: dict[int, ItemWindow] = {}
+    for days in ref.windows:
+        part = read_parquet(storage, ref.item_windows, [("cut", "=", ref.cut.name), ("days", "=", days)])
+        place = part[c.ITEM_INDEX].to_numpy()
+        counts = {name: np.zeros(size, dtype=np.int64) for name in ("user_days", "users", "repeat_users")}
+        for name, values in counts.items():
+            values[place] = part[name].to_numpy()
+        windows[days] = ItemWindow(**counts)
+        last_time[place] = part["last_time"].to_numpy()
+    return windows, last_time

@@ -18,6 +18,7 @@ from recsys_spark.tables.storage import Storage
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
+Entries = dict[str, list[str]]
 
 
 def read_parquet(storage: Storage, folder: str, filters: list[tuple[str, str, object]] | None = None) -> pa.Table:
@@ -38,6 +39,40 @@ def by_index(features: pa.Table, name: str, size: int) -> IntArray:
     codes = np.zeros(size, dtype=np.int32)
     codes[index] = values.to_numpy(zero_copy_only=False)
     return codes
+
+
+def floats_by_index(features: pa.Table, name: str, size: int, missing: float = np.nan) -> FloatArray:
+    """A number, or a list of numbers, by entity index: float32 [size] or [size, L]; ``missing`` where there is none."""
+    index = features[c.INDEX].to_numpy()
+    values = features[name].combine_chunks()
+    is_list = pa.types.is_list(values.type)
+    flat = (values.flatten() if is_list else values).to_numpy(zero_copy_only=False).astype(np.float32)
+    flat = flat.reshape(len(index), -1) if is_list else flat
+    result = np.full((size, *flat.shape[1:]), missing, dtype=np.float32)
+    result[index] = np.where(np.isnan(flat), np.float32(missing), flat)
+    return result
+
+
+def field_arrays(
+    features: pa.Table, fields: Entries, size: int
+) -> tuple[list[IntArray], list[FloatArray | None], FloatArray | None]:
+    """A side's fields by entity index, as ``models.fields.SideTables`` takes them.
+
+    Parameters
+    ----------
+    features : Table
+        Rows of ``user_features`` or ``item_features``.
+    fields : dict
+        Names of the features by form: ``codes`` (with or without weights, in order), ``weighted`` and ``dense``.
+    size : int
+    """
+    codes = [by_index(features, name, size) for name in fields["codes"]]
+    weights = [
+        floats_by_index(features, f"{name}_weights", size, 0.0) if name in fields["weighted"] else None
+        for name in fields["codes"]
+    ]
+    dense = [floats_by_index(features, name, size) for name in fields["dense"]]
+    return codes, weights, np.stack(dense, axis=1) if dense else None
 
 
 def load_array(storage: Storage, relative: str) -> FloatArray:

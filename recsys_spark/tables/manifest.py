@@ -8,11 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file of a run: its name below the run's folder, size in bytes, and rows (0 where it holds no rows)."""
+    """One file of a run: its name below the run's folder, size in bytes, and rows (0 where it holds no rows).
+
+    ``folder`` is the folder, relative to the root, of the earlier run that wrote the file, where it is not this run's
+    own: a table in parts names what did not change instead of writing it again.
+    """
 
     name: str
     bytes: int
     rows: int = 0
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,15 @@ class Manifest:
     def folder(self) -> str:
         """Run folder, relative to the root."""
         return run_folder(self.table, self.dt, self.run_id)
+
+    def path(self, entry: FileEntry) -> str:
+        """Path of one of its files, relative to the root."""
+        return f"{entry.folder or self.folder}/{entry.name}"
+
+    @property
+    def folders(self) -> list[str]:
+        """All folders that hold its files, relative to the root, its own first."""
+        return [self.folder, *sorted({each.folder for each in self.files if each.folder})]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for JSON."""

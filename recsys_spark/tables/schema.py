@@ -22,6 +22,8 @@ class TableSpec:
         Parquet rows, or files such as model weights.
     holds : str
         One line for the reader.
+    optional : tuple of str
+        Further columns, in this order, where the settings ask for them.
     """
 
     name: str
@@ -29,28 +31,38 @@ class TableSpec:
     key: tuple[str, ...]
     holds: str
     kind: Literal["rows", "files"] = "rows"
+    optional: tuple[str, ...] = ()
 
 
 _ALL = [
     TableSpec(
         "interactions",
-        "user_id string, item_id string, event_type string, event_time timestamp, value double, weight float",
+        "user_id string, item_id string, event_type string, event_time timestamp, value double, weight float, "
+        "source_file string",
         ("user_id", "item_id", "event_type", "event_time", "value"),
-        "cleaned events, each with the weight of its type",
+        "cleaned events, each with the weight of its type and the file that it came from",
+        optional=("event_key string", "split string"),
     ),
     TableSpec("items", "", ("item_id",), "cleaned item attributes, and the label a person reads"),
     TableSpec("users", "", ("user_id",), "cleaned user attributes, and the label a person reads"),
     TableSpec(
         "quarantine",
-        "source string, source_file string, rule string, row_hash bigint, raw string",
+        "source string, source_file string, rule string, row_hash bigint, user_id string, raw string",
         ("source", "source_file", "row_hash"),
-        "rows that broke a rule, as JSON, with the rule",
+        "rows that broke a rule, as JSON, with the rule; user_id where the row has one",
     ),
     TableSpec(
         "ledger",
         "source string, source_file string, rule string, rows bigint",
         ("source", "source_file", "rule"),
-        "where each input row went: read, kept, duplicate or the rule of quarantine; read = the sum of the others",
+        "where each input row went: read, kept, after_date (waits for its night), a kind of duplicate, or the rule of "
+        "quarantine; read = the sum of the others",
+    ),
+    TableSpec(
+        "deleted_users",
+        "user_hash string",
+        ("user_hash",),
+        "users who asked to be forgotten, as SHA-256 of their ids: other tables must not hold them",
     ),
     TableSpec(
         "user_ids",
@@ -59,9 +71,18 @@ _ALL = [
         "id to index, append-only from night to night; 0 is padding, 1 unknown",
     ),
     TableSpec("item_ids", "index int, item_id string", ("item_id",), "id to index, as user_ids"),
-    TableSpec("user_features", "", ("index",), "codes of the user attributes (0 = none)"),
-    TableSpec("item_features", "", ("index",), "codes of the item attributes (0 = none), and the label"),
-    TableSpec("feature_spec", "", (), "vocabularies and bucket bounds of the attributes (spec.json)", kind="files"),
+    TableSpec("user_features", "", ("index",), "codes (0 = none), weights and numbers of the user attributes"),
+    TableSpec(
+        "item_features", "", ("index",), "codes (0 = none), weights and numbers of the item attributes, and the label"
+    ),
+    TableSpec(
+        "vocabularies",
+        "side string, feature string, value string, code int, entities bigint",
+        ("side", "feature", "value"),
+        "value to code, append-only from night to night; entities = training entities that hold it, 0 = this run "
+        "encodes it as unseen; feature_spec's hash_buckets come before the codes",
+    ),
+    TableSpec("feature_spec", "", (), "what else was fitted: sizes, bounds, scales (spec.json)", kind="files"),
     TableSpec(
         "item_stats",
         "cut string, item_index int, events bigint, recent_events bigint, users bigint, recent_users bigint, "
@@ -69,6 +90,13 @@ _ALL = [
         ("cut", "item_index"),
         "popularity of each item before each cut: recent = features.recent_days, newest = a quarter of it, earlier = "
         "the three such windows before, repeat = on more than one day, first = for the first time",
+    ),
+    TableSpec(
+        "item_windows",
+        "cut string, days int, item_index int, user_days bigint, users bigint, repeat_users bigint, last_time bigint",
+        ("cut", "days", "item_index"),
+        "items in each of features.windows before each cut: days of users with it, users, users on more than one day; "
+        "last_time = the newest event before the cut",
     ),
     TableSpec(
         "examples",

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from recsys_spark.errors import RecsysError
+from recsys_spark.tables.content import content, content_digest, schema_text
 from recsys_spark.tables.manifest import FileEntry, Manifest, run_folder
 from recsys_spark.tables.schema import TABLES
 from recsys_spark.tables.storage import Storage
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 MANIFEST = "_manifest.json"
 POINTER = "_current.json"
@@ -113,8 +114,8 @@ class TableStore:
 
     def damage(self, manifest: Manifest) -> list[str]:
         """Files of a run that are missing, or have another size than its manifest says."""
-        there = dict(self.storage.files(manifest.folder))
-        return [entry.name for entry in manifest.files if there.get(entry.name) != entry.bytes]
+        there = {f"{folder}/{name}": size for folder in manifest.folders for name, size in self.storage.files(folder)}
+        return [entry.name for entry in manifest.files if there.get(manifest.path(entry)) != entry.bytes]
 
     def days(self, table: str) -> list[str]:
         """Days that have a folder, the oldest first."""
@@ -130,7 +131,14 @@ class TableStore:
 
     def read(self, spark: SparkSession, manifest: Manifest) -> DataFrame:
         """Rows of one run, as Spark sees them; the folder's names add no columns."""
-        return spark.read.option("recursiveFileLookup", "true").parquet(self.storage.url(manifest.folder))
+        if len(manifest.folders) == 1:
+            return spark.read.option("recursiveFileLookup", "true").parquet(self.storage.url(manifest.folder))
+        return self.read_files(spark, manifest, manifest.files)
+
+    def read_files(self, spark: SparkSession, manifest: Manifest, files: list[FileEntry]) -> DataFrame:
+        """Rows of some files of a run."""
+        holding = sorted({self.storage.url(manifest.path(each)).rpartition("/")[0] for each in files})
+        return spark.read.option("recursiveFileLookup", "true").parquet(*holding)
 
     def read_part(self, spark: SparkSession, manifest: Manifest, part: str) -> DataFrame:
         """Rows of one sub-folder of a run, such as ``split=train``."""
@@ -138,7 +146,7 @@ class TableStore:
 
     def file_urls(self, manifest: Manifest, part: str = "") -> list[str]:
         """URLs of a run's data files below a sub-folder, in order of name."""
-        return [self.storage.url(f"{manifest.folder}/{f.name}") for f in manifest.files if f.name.startswith(part)]
+        return [self.storage.url(manifest.path(f)) for f in manifest.files if f.name.startswith(part)]
 
     # ------------------------------------------------------------ writing
     def folder(self, table: str, stamp: Stamp) -> str:
@@ -153,14 +161,14 @@ class TableStore:
         expected_rows: int | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Manifest:
-        """Write rows, read them back, and seal the run; the pointer stays where it is. See ``seal``.
+        """Write rows, read them back, and seal the run; the pointer stays where it is. See ``seal`` and ``parts``.
 
         Raises
         ------
         RecsysError
             The table's schema is not what its spec says, or the rows read back are not the rows written.
         """
-        _check_schema(frame, table)
+        check_schema(frame, table)
         folder = self.folder(table, stamp)
         frame.write.mode("overwrite").parquet(self.storage.url(folder))
         return self.seal(frame.sparkSession, table, stamp, expected_rows, extra)
@@ -187,11 +195,13 @@ class TableStore:
         folder = self.folder(table, stamp)
         rows, files = 0, [FileEntry(name, size) for name, size in self.storage.files(folder)]
         if TABLES[table].kind == "rows":
-            files = [self._with_rows(folder, each) for each in files]
+            files = [self.with_rows(folder, each) for each in files]
             rows = sum(each.rows for each in files)
             if spark is None:
                 raise ValueError("a table of rows is read back by Spark")
-            schema, counted, content_hash = _read_back(spark, self.storage.url(folder))
+            back = spark.read.option("recursiveFileLookup", "true").parquet(self.storage.url(folder))
+            schema, (counted, total) = schema_text(back), content(back)
+            content_hash = content_digest(counted, total, schema)
             meant = rows if expected_rows is None else expected_rows
             if not meant == counted == rows:
                 raise RecsysError(
@@ -201,6 +211,19 @@ class TableStore:
                 )
         else:
             schema, content_hash = "", self._hash_files(folder, files)
+        return self.complete(table, stamp, files, rows, schema, content_hash, extra or {})
+
+    def complete(
+        self,
+        table: str,
+        stamp: Stamp,
+        files: list[FileEntry],
+        rows: int,
+        schema: str,
+        content_hash: str,
+        extra: dict[str, Any],
+    ) -> Manifest:
+        """Write the manifest of a run whose files were checked: from here on it can be read."""
         manifest = Manifest(
             table=table,
             dt=stamp.dt,
@@ -216,16 +239,17 @@ class TableStore:
             code_version=stamp.code_version,
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             files=files,
-            extra=extra or {},
+            extra=extra,
         )
-        self.storage.write_json(f"{folder}/{MANIFEST}", manifest.to_json())
+        self.storage.write_json(f"{manifest.folder}/{MANIFEST}", manifest.to_json())
         return manifest
 
     def point(self, manifest: Manifest) -> None:
         """Let readers of the manifest's day see its run, in one step."""
         self.storage.write_json(f"{manifest.table}/dt={manifest.dt}/{POINTER}", {"run_id": manifest.run_id})
 
-    def _with_rows(self, folder: str, entry: FileEntry) -> FileEntry:
+    def with_rows(self, folder: str, entry: FileEntry) -> FileEntry:
+        """Entry of a Parquet file with the rows that its footer names."""
         with self.storage.fs.open_input_file(self.storage.path(f"{folder}/{entry.name}")) as stream:
             return FileEntry(entry.name, entry.bytes, pq.ParquetFile(stream).metadata.num_rows)
 
@@ -236,33 +260,12 @@ class TableStore:
         return digest.hexdigest()[:32]
 
 
-def _check_schema(frame: DataFrame, table: str) -> None:
-    wanted = TABLES[table].schema
+def check_schema(frame: DataFrame, table: str) -> None:
+    """Refuse a frame whose columns are not what the table's spec says."""
+    wanted, optional = TABLES[table].schema, TABLES[table].optional
     if not wanted:
         return
-    have = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
-    if have != wanted:
+    have = schema_text(frame)
+    asked = ", ".join([wanted, *[each for each in optional if each.split()[0] in frame.columns]])
+    if have != asked:
         raise RecsysError(f"columns are ({have})", f"table '{table}'", f"They must be ({wanted}): a fault of the code.")
-
-
-def _hashed(frame: DataFrame, name: str) -> list[Column]:
-    """List what of a column goes into the row's hash: Spark's own skips nulls and runs arrays together."""
-    from pyspark.sql import functions as F
-
-    column = F.col(f"`{name}`")
-    is_list = frame.schema[name].dataType.typeName() == "array"
-    return [column, column.isNull(), *([F.size(column)] if is_list else [])]
-
-
-def _read_back(spark: SparkSession, url: str) -> tuple[str, int, str]:
-    """Schema, row count and order-free content hash of a written folder."""
-    from pyspark.sql import functions as F
-
-    frame = spark.read.option("recursiveFileLookup", "true").parquet(url)
-    row_hash = F.xxhash64(*[part for name in sorted(frame.columns) for part in _hashed(frame, name)])
-    result = frame.agg(F.count(F.lit(1)).alias("rows"), F.sum(row_hash.cast("decimal(38,0)")).alias("total")).collect()[
-        0
-    ]
-    schema = ", ".join(f"{f.name} {f.dataType.simpleString()}" for f in frame.schema.fields)
-    digest = hashlib.sha256(f"{result['rows']} {result['total']} {sorted(schema.split(', '))}".encode())
-    return schema, result["rows"], digest.hexdigest()[:32]

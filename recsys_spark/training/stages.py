@@ -17,6 +17,8 @@ from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.histories import UserBlock
+from recsys_spark.tables.layout import index_size
+from recsys_spark.tables.versions import BINDING
 from recsys_spark.training.launch import launch
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def train_retrieval(work: Work) -> list[Manifest]:
         "item_stats": work.inputs["item_stats"].folder,
     }
     _train(work, job)
-    model = store.seal(None, "retrieval_model", work.stamp)
+    model = store.seal(None, "retrieval_model", work.stamp, extra=_trained_on(work))
     return [model, *[_vectors(work, side, folder) for side in ("user", "item")]]
 
 
@@ -53,13 +55,12 @@ def train_ranker(work: Work) -> list[Manifest]:
     examples = work.inputs["ranker_examples"]
     spec = store.storage.read_json(f"{work.inputs['feature_spec'].folder}/spec.json")
     fields = {
-        side: [feature.name for feature in getattr(settings.features, side) if feature.ranker]
+        side: _fields([feature.name for feature in getattr(settings.features, side) if feature.ranker], spec[side])
         for side in ("user", "item")
     }
-    sizes = [spec[side][name]["size"] for side in ("user", "item") for name in fields[side]]
+    sizes = [spec[side][name]["size"] for side in ("user", "item") for name in fields[side]["codes"]]
     describes = {
-        "user_fields": fields["user"],
-        "item_fields": fields["item"],
+        "fields": fields,
         "numbers": examples.extra["numbers"],
         "negative_share": settings.ranker.negative_share,
         "retrieval_version": work.inputs["retrieval_model"].content_hash,
@@ -71,8 +72,7 @@ def train_ranker(work: Work) -> list[Manifest]:
         "valid_files": _files(work, examples, f"{c.SPLIT}=valid/"),
         "user_features": work.inputs["user_features"].folder,
         "item_features": work.inputs["item_features"].folder,
-        "user_fields": fields["user"],
-        "item_fields": fields["item"],
+        "fields": fields,
         "sizes": sizes,
         "numbers": examples.extra["numbers"],
         "describes": describes,
@@ -81,7 +81,13 @@ def train_ranker(work: Work) -> list[Manifest]:
         if not job[f"{split}_files"]:
             raise RecsysError(f"no candidates in split '{split}'", "table 'ranker_examples'", "Widen the windows.")
     _train(work, job)
-    return [store.seal(None, "ranker", work.stamp)]
+    return [store.seal(None, "ranker", work.stamp, extra=_trained_on(work))]
+
+
+def _fields(names: list[str], spec: dict[str, Any]) -> dict[str, list[str]]:
+    """Features by the form in which a model takes them; those with weights are among the codes too."""
+    forms = {form: [name for name in names if spec[name]["form"] == form] for form in ("weighted", "dense")}
+    return {"codes": [name for name in names if name not in forms["dense"]], **forms}
 
 
 def _common(work: Work, kind: str, output: str) -> dict[str, Any]:
@@ -115,8 +121,13 @@ def _scratch(work: Work) -> str:
 
 
 def _size(work: Work, table: str) -> int:
-    """Rows of the vector tables: indexes are 0 … rows + 1, with padding and unknown."""
-    return work.inputs[table].rows + c.FIRST_INDEX
+    """Rows of the vector tables: one more than the largest index, whoever holds it or held it once."""
+    return index_size(work.inputs[table])
+
+
+def _trained_on(work: Work) -> dict[str, Any]:
+    """Versions of the tables whose numbers the weights are bound to; scoring with others is refused."""
+    return {"trained_on": {name: each.content_hash for name, each in work.inputs.items() if name in BINDING}}
 
 
 def _files(work: Work, manifest: Manifest, part: str) -> list[list[Any]]:
@@ -165,7 +176,7 @@ def _vectors(work: Work, side: str, folder: str) -> Manifest:
     return work.store.seal(work.spark, table, work.stamp, len(values))
 
 
-def _ranks(spark: SparkSession, settings: Settings) -> dict[str, int]:
+def _ranks(spark: SparkSession, settings: Settings, dt: str) -> dict[str, int]:
     """The number of ranks changes the last digits of the weights; how they are launched does not."""
     return {"ranks": settings.launch.ranks}
 

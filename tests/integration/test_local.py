@@ -78,7 +78,7 @@ def test_the_source_column_tells_who_has_no_history(local_root: Night) -> None:
 
 def test_every_row_of_every_file_is_accounted_for(local_root: Night, raw: Any) -> None:
     ledger = local_root.rows("ledger")
-    ledger["name"] = ledger["source_file"].map(lambda path: "/".join(path.split("/")[-2:]))
+    ledger["name"] = ledger["source"] + "/" + ledger["source_file"]
     written = {"/".join(path.parts[-2:]): pq.read_metadata(path).num_rows for path in raw.folder.rglob("*.parquet")}
 
     read = ledger[ledger["rule"] == "read"].set_index("name")["rows"]

@@ -11,9 +11,9 @@ from safetensors.torch import save
 from recsys_spark import columns as c
 from recsys_spark.config import Ranker
 from recsys_spark.models.deepfm import DeepFMSpec
-from recsys_spark.models.fields import FieldTables, as_tensors
+from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.streaming import ExampleStream, sample_rows, shards
-from recsys_spark.tables.arrays import by_index, read_parquet
+from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
@@ -24,10 +24,7 @@ from recsys_spark.training.tasks.ranker import RankerTask
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
     """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``."""
     settings = Ranker.model_validate(job["settings"])
-    fields = FieldTables(
-        as_tensors(_tables(storage, job["user_features"], job["user_fields"], job["users"])),
-        as_tensors(_tables(storage, job["item_features"], job["item_fields"], job["items"])),
-    )
+    fields = FieldTables(_side(storage, job, "user"), _side(storage, job, "item"))
     spec = DeepFMSpec(
         sizes=job["sizes"],
         lengths=fields.lengths,
@@ -36,6 +33,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         dim=settings.dim,
         hidden=settings.hidden,
         dropout=settings.dropout,
+        dense=fields.dense,
     )
     columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
 
@@ -65,6 +63,6 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
 
 
-def _tables(storage: Storage, folder: str, names: list[str], size: int) -> list[object]:
-    features = read_parquet(storage, folder)
-    return [by_index(features, name, size) for name in names]
+def _side(storage: Storage, job: dict[str, Any], side: str) -> SideTables:
+    features = read_parquet(storage, job[f"{side}_features"])
+    return SideTables(*field_arrays(features, job["fields"][side], job[f"{side}s"]))

@@ -89,8 +89,9 @@ class RankerTask:
         return -float(sums[0] / sums[1].clamp_min(1))
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
-        codes = self.fields.codes(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
-        logits: Tensor = self.model(codes, torch.stack([batch[name] for name in self.numbers], dim=1).float())
+        inputs = self.fields.inputs(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
+        numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
+        logits: Tensor = self.model(numbers=numbers, **inputs)
         return logits
 
     def weights(self) -> dict[str, Tensor]:
@@ -116,4 +117,6 @@ def _adamw(model: DeepFM, settings: Ranker) -> torch.optim.AdamW:
         {"params": list(model.deep.parameters()), "weight_decay": settings.deep_decay},
         {"params": [model.intercept], "weight_decay": 0.0},
     ]
+    if model.spec.dense:
+        groups.append({"params": [model.slope], "weight_decay": settings.deep_decay})
     return torch.optim.AdamW(groups, lr=settings.learning_rate)

@@ -132,7 +132,11 @@ def test_vocabularies_come_from_the_training_entities(night: Night, tiny_log: Ti
             else:
                 lists = [[] if v is None else v.split("|") for v in entities[name]]
                 values = sorted({term for v in seen[name].dropna() for term in v.split("|")})
-                assert state["vocabulary"] == values
+                table = night.tables["vocabularies"]
+                mine = table[(table["side"] == side) & (table["feature"] == name)].sort_values("code")
+                assert mine["value"].tolist() == values
+                assert mine["code"].tolist() == list(range(2, state["size"]))
+                assert (mine["entities"] > 0).all()
                 coded = [[values.index(t) + 2 if t in values else 1 for t in terms][:3] for terms in lists]
                 if state["kind"] == "list":
                     expected = [[*terms, 0, 0, 0][:3] for terms in coded]

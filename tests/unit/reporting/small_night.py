@@ -20,16 +20,16 @@ METRICS = ["ndcg", "recall", "precision", "hit_rate", "map", "mrr", "coverage"]
 
 ROWS: dict[str, list[tuple[Any, ...]]] = {
     "ledger": [
-        ("interactions", "file:/in/a.parquet", "read", 1_010),
-        ("interactions", "file:/in/a.parquet", "kept", 1_000),
-        ("interactions", "file:/in/a.parquet", "duplicate", 3),
-        ("interactions", "file:/in/a.parquet", "null_key", 7),
-        ("interactions", "file:/in/b.parquet", "read", 234),
-        ("interactions", "file:/in/b.parquet", "kept", 234),
-        ("items", "file:/in/<items>.parquet", "read", 4),
-        ("items", "file:/in/<items>.parquet", "kept", 4),
+        ("interactions", "a.parquet", "read", 1_010),
+        ("interactions", "a.parquet", "kept", 1_000),
+        ("interactions", "a.parquet", "duplicate", 3),
+        ("interactions", "a.parquet", "null_key", 7),
+        ("interactions", "b.parquet", "read", 234),
+        ("interactions", "b.parquet", "kept", 234),
+        ("items", "<items>.parquet", "read", 4),
+        ("items", "<items>.parquet", "kept", 4),
     ],
-    "quarantine": [("interactions", "file:/in/a.parquet", "null_key", 5, '{"user": null, "item": "<b>"}')],
+    "quarantine": [("interactions", "a.parquet", "null_key", 5, None, '{"user": null, "item": "<b>"}')],
     "user_ids": [(2, "ann", 0), (3, "bob<i>", 1), (4, "cold", 0)],
     "item_ids": [(2, "i1"), (3, "i2"), (4, "i3"), (5, "i4")],
     "histories": [

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_spark.columns import SECONDS_PER_DAY
+from recsys_spark.config import Features
 from recsys_spark.scoring.candidates import build_candidates
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.state import ItemState
@@ -89,7 +90,7 @@ def _expected(mine: list[tuple[int, int]], item: int, kinds: np.ndarray) -> dict
 def test_features_are_what_their_words_say(users: Events) -> None:
     block, state = _block(users), _state(len(users))
     found = build_candidates(block, state, NOW, retrieved=3, own=50, recent_days=RECENT)
-    names = feature_names(["kind"])
+    names = feature_names(Features(group=["kind"]))
     assert found.numbers.shape == (len(found.rows), len(names))
     for place, (row, item) in enumerate(zip(found.rows, found.items, strict=True)):
         got = dict(zip(names, found.numbers[place].tolist(), strict=True))

@@ -47,7 +47,7 @@ def _items(spark: SparkSession, lists: list[Any], repeats: bool) -> set[str]:
     seen = [("a", "x"), ("a", "y"), ("b", "z"), ("b", "y"), ("c", "w")]
     work = SimpleNamespace(
         spark=spark,
-        inputs={"interactions": None},
+        inputs={"interactions": None, "item_ids": None},
         store=SimpleNamespace(read=lambda *_: spark.createDataFrame(seen, "user_id string, item_id string")),
         settings=SimpleNamespace(score=SimpleNamespace(n=2, repeats=repeats)),
     )

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_spark.tables.layout import equal_groups, one_partition_each, with_positions
+from recsys_spark.tables.layout import (
+    equal_groups,
+    group_bounds,
+    index_size,
+    one_partition_each,
+    spark_hash,
+    with_positions,
+)
+from recsys_spark.tables.manifest import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,3 +65,27 @@ def test_number_of_row_groups(total: int, target: int, least: int) -> None:
     if total >= least * target:
         assert total / groups <= 1.5 * target
         assert total / groups > target / 2
+
+
+def test_the_hash_is_that_of_spark(spark: SparkSession) -> None:
+    from pyspark.sql import functions as F
+
+    values = [0, 1, -1, 7, 2**31, 2**40 + 3, -(2**63), 2**63 - 1]
+    rows = spark.createDataFrame([(each,) for each in values], "v bigint").select(F.hash("v").alias("h")).collect()
+    assert spark_hash(np.array(values)).tolist() == [row["h"] for row in rows]
+
+
+@given(st.integers(1, 10_000), st.integers(1, 300))
+def test_bounds_of_row_groups(total: int, groups: int) -> None:
+    bounds = group_bounds(total, groups)
+    sizes = np.diff(bounds)
+    assert (bounds[0], bounds[-1], len(bounds)) == (0, total, groups + 1)
+    assert sizes.max() - sizes.min() <= 1
+    owners = np.arange(total) * groups // total  # the rule that the order of rows has always had
+    assert np.bincount(owners, minlength=groups).tolist() == sizes.tolist()
+
+
+def test_arrays_have_a_place_for_every_index_that_was_ever_given_out() -> None:
+    table = Manifest("user_ids", "2024-03-10", "r", "", 5, 0, "", "", "", {}, "", "", "")
+    assert index_size(table) == 7
+    assert index_size(Manifest(**{**table.to_json(), "extra": {"next_index": 12}})) == 12

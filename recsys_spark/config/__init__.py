@@ -1,0 +1,48 @@
+"""Every setting, in one typed tree, read from YAML.
+
+``settings.py`` names the sections, in the order of the stages; each other file holds some of them.
+``recsys-spark settings`` prints all keys with units and defaults.
+"""
+
+from recsys_spark.config.cleaning import Clean, Privacy
+from recsys_spark.config.features import Feature, Features, Split
+from recsys_spark.config.input import DeletedUsersInput, EntitiesInput, Input, InteractionsInput, Reader
+from recsys_spark.config.load import load_settings, parse_settings
+from recsys_spark.config.models import (
+    Candidates,
+    Evaluate,
+    Publish,
+    Ranker,
+    Report,
+    Retrieval,
+    Score,
+    Training,
+)
+from recsys_spark.config.settings import Settings
+from recsys_spark.config.where import Launch, Spark
+
+__all__ = [
+    "Candidates",
+    "Clean",
+    "DeletedUsersInput",
+    "EntitiesInput",
+    "Evaluate",
+    "Feature",
+    "Features",
+    "Input",
+    "InteractionsInput",
+    "Launch",
+    "Privacy",
+    "Publish",
+    "Ranker",
+    "Reader",
+    "Report",
+    "Retrieval",
+    "Score",
+    "Settings",
+    "Spark",
+    "Split",
+    "Training",
+    "load_settings",
+    "parse_settings",
+]

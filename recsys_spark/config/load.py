@@ -1,0 +1,106 @@
+"""Settings from a YAML file, with changes from the command line and variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recsys_spark.config.settings import Settings
+from recsys_spark.errors import RecsysError
+
+
+def load_settings(path: str | Path, overrides: list[str] | None = None) -> Settings:
+    """Read settings from a YAML file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    overrides : list of str, optional
+        Changes such as ``retrieval.dim=32``; the value is read as YAML.
+
+    Raises
+    ------
+    RecsysError
+        The file is missing or is no YAML; a key is unknown; a value has the wrong type; a variable is not set.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecsysError(f"cannot read the settings ({error.strerror})", str(path), "Check --config.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise RecsysError(f"not valid YAML ({where})", str(path), "Mend the file.") from error
+    if not isinstance(tree, dict):
+        raise RecsysError("the settings are not a mapping", str(path), "Start from a file in jobs/conf.")
+    for override in overrides or []:
+        _set(tree, override)
+    return parse_settings(_with_variables(tree, str(path)), str(path))
+
+
+def parse_settings(tree: dict[str, Any], where: str = "settings") -> Settings:
+    """Check a tree of plain values; the first problem is told in one line."""
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "settings"
+        if first["type"] == "extra_forbidden":
+            close = get_close_matches(str(first["loc"][-1]), _keys(), n=1)
+            hint = f"Did you mean '{close[0]}'?" if close else "See 'recsys-spark settings' for all keys."
+            raise RecsysError(f"unknown key '{key}'", where, hint) from error
+        message = first["msg"].removeprefix("Value error, ")
+        given = f" (given: {first['input']!r})" if isinstance(first["input"], str | int | float) else ""
+        raise RecsysError(
+            f"setting '{key}': {message}{given}", where, "See 'recsys-spark settings' for its meaning."
+        ) from error
+
+
+def _keys() -> list[str]:
+    names: set[str] = set()
+
+    def walk(schema: dict[str, Any]) -> None:
+        names.update(schema.get("properties", {}))
+        for definition in schema.get("$defs", {}).values():
+            walk(definition)
+
+    walk(Settings.model_json_schema())
+    return sorted(names)
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, found, value = override.partition("=")
+    if not found or not key:
+        raise RecsysError(f"'{override}' is no change of a setting", "--set", "Write it as section.key=value.")
+    *parents, last = key.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise RecsysError(f"'{part}' of '{key}' has a value, not keys", "--set", "Check the key's path.")
+    try:
+        tree[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise RecsysError(f"the value of '{override}' is not valid YAML ({where})", "--set", "Quote it.") from error
+
+
+def _with_variables(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_variables(each, where) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_variables(each, where) for each in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\{(\w+)\}", lambda match: _variable(match.group(1), where), value)
+    return value
+
+
+def _variable(name: str, where: str) -> str:
+    if name not in os.environ:
+        raise RecsysError(f"the variable {name} is not set", where, f"Run it as {name}=... recsys-spark ...")
+    return os.environ[name]

@@ -1,0 +1,86 @@
+"""Models, and what is done with them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from recsys_spark.config.base import Section
+
+
+class Training(Section):
+    """What both trainings share."""
+
+    epochs: int = Field(ge=1, description="Passes over the examples at most")
+    batch_size: int = Field(4096, ge=1, description="Rows of one rank's step")
+    learning_rate: float = Field(gt=0)
+    patience: int = Field(2, ge=1, description="Epochs without a better validation figure before it stops")
+    seed: int = 1
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class Retrieval(Training):
+    """Matrix factorization with sampled softmax."""
+
+    epochs: int = Field(3, ge=1, description="Passes over the examples at most")
+    refit_epochs: int = Field(1, ge=1, description="Passes of the refit at each later cut, on from the one before")
+    learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
+    dim: int = Field(64, ge=1, description="Length of the vectors")
+    negatives: int = Field(384, ge=1, description="Negatives that a batch shares, drawn by popularity to the power 0.5")
+    half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
+    weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
+    init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
+    validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
+
+
+class Candidates(Section):
+    """What the ranker is shown for a user."""
+
+    retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
+    own: int = Field(400, ge=0, description="The user's own earlier items at most, where repeats are kept")
+
+
+class Ranker(Training):
+    """DeepFM over the candidates."""
+
+    batch_size: int = Field(1024, ge=1, description="Rows of one rank's step")
+    epochs: int = Field(3, ge=1, description="Passes over the examples at most")
+    learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
+    dim: int = Field(8, ge=1, description="Length of a field's embedding")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([128, 64], description="Widths of the deep part's layers")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
+    embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
+    deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
+    negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
+
+
+class Evaluate(Section):
+    """Offline figures on the test window."""
+
+    ks: list[Annotated[int, Field(ge=1)]] = Field([10, 20, 100], min_length=1, description="List lengths")
+    max_users: int = Field(50_000, ge=1, description="Users that are ranked; a stable sample where there are more")
+    neighbours: int = Field(50, ge=1, description="Neighbours of an item in the ItemKNN row")
+    half_life_days: float = Field(90.0, gt=0, description="Half-life of the decayed repeat-purchase row")
+
+
+class Score(Section):
+    """The published lists."""
+
+    n: int = Field(20, ge=1, description="Rows a user gets")
+    repeats: bool = Field(False, description="May a list hold items that the user already has?")
+
+
+class Publish(Section):
+    """Checks before readers see the new lists."""
+
+    min_users_share: float = Field(
+        0.8, ge=0, le=1, description="Users of the new table, against the table published before it, at least"
+    )
+
+
+class Report(Section):
+    """The night's page."""
+
+    examples: int = Field(5, ge=0, description="Users whose lists are shown")

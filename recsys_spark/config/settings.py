@@ -1,0 +1,78 @@
+"""The whole tree of settings, in the order of the stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+from pydantic import Field, model_validator
+
+from recsys_spark.config.base import Section
+from recsys_spark.config.cleaning import Clean, Privacy
+from recsys_spark.config.features import Features, Split
+from recsys_spark.config.input import Input
+from recsys_spark.config.models import Candidates, Evaluate, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.where import Launch, Spark
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    name: str = Field(description="Shown in the report and in Spark's pages")
+    root: str = Field(description="Where all tables are written: a path or a URI (file:, hdfs:, s3a:)")
+    buckets: int = Field(64, ge=1, le=32_768, description="User buckets; fixed for the life of a root")
+    input: Input
+    events: dict[str, float] = Field(description="Known event types and the weight of each", min_length=1)
+    clean: Clean = Clean()
+    privacy: Privacy = Privacy()
+    split: Split = Split()
+    features: Features = Features()
+    retrieval: Retrieval = Retrieval()
+    candidates: Candidates = Candidates()
+    ranker: Ranker = Ranker()
+    evaluate: Evaluate = Evaluate()
+    score: Score = Score()
+    publish: Publish = Publish()
+    report: Report = Report()
+    launch: Launch = Launch()
+    spark: Spark = Spark()
+
+    @model_validator(mode="after")
+    def _feature_names(self) -> Settings:
+        for side, features in (("user", self.features.user), ("item", self.features.item)):
+            names = [feature.name for feature in features]
+            taken = {"index", "label", f"{side}_id"}
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    raise ValueError(f"features.{side}: '{name}' is there twice")
+                if name in taken or name.startswith(("attribute_", "__")) or not re.fullmatch(r"\w+", name):
+                    raise ValueError(
+                        f"features.{side}: '{name}' cannot be a name (letters, digits and _ only; "
+                        f"not {', '.join(sorted(taken))}, attribute_…, __…); give the input's column as 'column'"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _features_have_a_table(self) -> Settings:
+        for side in ("user", "item"):
+            if getattr(self.features, side) and getattr(self.input, f"{side}s") is None:
+                raise ValueError(f"features.{side} needs input.{side}s: where the attributes are")
+        bad = {name: weight for name, weight in self.events.items() if not weight > 0}
+        if bad:
+            raise ValueError(f"events: weights must be above 0, given {bad}; leave out a type that must not count")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_features(self) -> Settings:
+        categories = [f.name for f in self.features.item if f.kind == "category"]
+        unknown = sorted(set(self.features.group) - set(categories))
+        if unknown:
+            raise ValueError(f"features.group: {unknown} are no item features of kind category {categories}")
+        return self
+
+    def section_hash(self, *sections: str) -> str:
+        """Hash of the named sections, to tell whether a finished stage still matches the settings."""
+        values = self.model_dump(mode="json")
+        chosen = {name: values[name] for name in sections}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

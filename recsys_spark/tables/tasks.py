@@ -1,0 +1,96 @@
+"""Files of a table, read and written by tasks without the JVM in between.
+
+A task's file has a name that follows from the task alone, and the same bytes whoever writes it: a task that is done
+twice, after a loss or by speculation, leaves what it left before.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys_spark.tables.storage import Storage
+
+if TYPE_CHECKING:
+    from pyspark.sql import Row, SparkSession
+
+
+def run_tasks(
+    spark: SparkSession, count: int, task: Callable[[int], list[dict[str, Any]]], schema: str, what: str
+) -> list[Row]:
+    """Do ``task(0) … task(count - 1)`` on the executors, each in a Spark task of its own, and collect what they say.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    count : int
+    task : callable
+        A function of a module, or a partial of one, so that it can travel. Returns rows of the schema, a few at most.
+    schema : str
+        Spark DDL; types string, int, bigint and double.
+    what : str
+        Shown in Spark's pages.
+    """
+    if not count:
+        return []
+    context = spark.sparkContext
+    before = context.getLocalProperty("spark.job.description")
+    context.setJobDescription(what)
+    try:
+        numbers = spark.range(0, count, 1, count)
+        return numbers.mapInArrow(partial(_run, task=task, names=_names(schema)), schema).collect()
+    finally:
+        context.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None is right
+
+
+def _run(
+    batches: Iterator[pa.RecordBatch], task: Callable[[int], list[dict[str, Any]]], names: list[tuple[str, str]]
+) -> Iterator[pa.RecordBatch]:
+    types = {"string": pa.string(), "int": pa.int32(), "bigint": pa.int64(), "double": pa.float64()}
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            rows = task(number)
+            arrays = [pa.array([row[name] for row in rows], types[kind]) for name, kind in names]
+            yield pa.RecordBatch.from_arrays(arrays, [name for name, _ in names])
+            pa.default_memory_pool().release_unused()
+
+
+def _names(schema: str) -> list[tuple[str, str]]:
+    pairs = [part.split() for part in schema.split(", ")]
+    return [(name, kind) for name, kind in pairs]
+
+
+def write_file(storage: Storage, relative: str, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
+    """Write a Parquet file in one step, each table as a row group."""
+    folder, slash, _ = relative.rpartition("/")
+    storage.make_folder(folder)
+    # an object store shows a file when it is complete; elsewhere a name says that it is not yet
+    target = f"{folder}{slash}_{uuid.uuid4().hex}.partial" if storage.is_local else relative
+    with storage.fs.open_output_stream(storage.path(target)) as stream, pq.ParquetWriter(stream, schema) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=max(1, table.num_rows))
+    if target != relative:
+        storage.fs.move(storage.path(target), storage.path(relative))
+
+
+def read_file(storage: Storage, relative: str, columns: list[str] | None = None) -> pa.Table:
+    """Rows of one Parquet file."""
+    with storage.fs.open_input_file(storage.path(relative)) as stream:
+        return pq.ParquetFile(stream).read(columns=columns)
+
+
+def files_by_partition(storage: Storage, folder: str) -> dict[int, str]:
+    """Files that Spark wrote into a folder, by the number of the partition that each holds; empty ones have none."""
+    found: dict[int, str] = {}
+    for name, _ in storage.files(folder):
+        match = re.match(r"part-(\d+)-", name)
+        if match is None or int(match[1]) in found:
+            raise ValueError(f"{storage.url(f'{folder}/{name}')}: one file a partition was expected")
+        found[int(match[1])] = f"{folder}/{name}"
+    return found
