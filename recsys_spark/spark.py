@@ -40,6 +40,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
     defaults = {
         "spark.driver.memory": settings.spark.driver_memory,
         "spark.ui.enabled": "false",
+        "spark.python.sql.dataFrameDebugging.enabled": "false",  # else each call on a column asks the JVM five times
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
         "spark.executorEnv.OMP_NUM_THREADS": "1",

@@ -6,6 +6,7 @@ in March is read as what it was before March and as what it is since.
 
 from __future__ import annotations
 
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -95,8 +96,9 @@ def list_files(spark: SparkSession, reader: Reader, setting: str, dt: str | None
     partition = getattr(reader, "day_partition", None)
     try:
         found = _walk(spark, reader.path)
-    except Py4JJavaError as error:  # an unknown scheme, no right to look, a pattern without its end
-        why = " ".join(str(error.java_exception.toString()).split())[:300]
+    except (Py4JJavaError, OSError) as error:  # an unknown scheme, no right to look, a pattern without its end
+        told = error.java_exception.toString() if isinstance(error, Py4JJavaError) else error
+        why = " ".join(str(told).split())[:300]
         raise RecsysError(f"cannot be listed ({why})", reader.path, f"Check {setting}.path.") from error
     files = [replace(each, day=_day(each, partition)) for each in found]
     if not files:
@@ -138,17 +140,40 @@ def _walk(spark: SparkSession, path: str) -> list[RawFile]:
         if status.isFile():
             found.append(_raw_file(status, base))
             continue
+        if system.getScheme() == "file":
+            found += _walk_local(str(status.getPath().toUri().getPath()), base)
+            continue
         walker = system.listFiles(status.getPath(), True)
         while walker.hasNext():
             found.append(_raw_file(walker.next(), base))
     return sorted((each for each in found if not _is_hidden(each.name)), key=lambda each: each.name)
 
 
+def _walk_local(folder: str, base: str) -> list[RawFile]:
+    """Files below a local folder. Hadoop's own walk starts a program for each of them, to ask for its owner."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found = []
+    for place, _, names in os.walk(folder, onerror=fail, followlinks=True):
+        for name in names:
+            path = os.path.join(place, name)
+            facts = os.stat(path)
+            found.append(
+                RawFile(f"file:{path}", _name_below(path, base), facts.st_size, facts.st_mtime_ns // 1_000_000)
+            )
+    return found
+
+
 def _raw_file(status: Any, base: str) -> RawFile:
     url = str(status.getPath().toString())
     plain = re.sub(r"^\w+:(//[^/]*)?", "", url)
-    return RawFile(url, plain.removeprefix(base).lstrip("/") or plain.rsplit("/", 1)[-1],
-                   int(status.getLen()), int(status.getModificationTime()))  # fmt: skip
+    return RawFile(url, _name_below(plain, base), int(status.getLen()), int(status.getModificationTime()))
+
+
+def _name_below(path: str, base: str) -> str:
+    return path.removeprefix(base).lstrip("/") or path.rsplit("/", 1)[-1]
 
 
 def _base(path: str) -> str:

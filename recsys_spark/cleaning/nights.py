@@ -7,7 +7,9 @@ For a log in folders of days. The night before has judged every file that was th
 * the days to which these rows belong: their kept rows are read back, compared with the new ones and written again,
 * days and quarantined rows of users who asked to be forgotten since.
 
-All other days stay the files that they are. A row that was kept stays kept: what comes late is judged against it.
+All other days stay the files that they are. A row that was kept stays kept: what comes late is judged against it. Of a
+row that was dropped as a duplicate nothing stays: a copy of it that comes on a later night is a duplicate of the kind
+that the kept row makes it, for example a near duplicate.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _print_stage(stage: str, told: dict[str, Any], rows: int) -> None:
     peaks = ", ".join(f"{name} {mib:,}" for name, mib in sorted(told["peaks_mib"].items()))
     print(f"  {stage:<10} {told['seconds']:8.1f} s  {rows / told['seconds']:>12,.0f} rows/s  "
           f"read {told['bytes_read'] / 1e6:,.0f} MB  heap {told['heap_mib']:,} MiB  peak MiB: {peaks}  "
-          f"slowest/median task {told['slowest_over_median']:.2f}", flush=True)  # fmt: skip
+          f"slowest/median task {told['slowest_over_median']:.2f} ({told['slowest_where']})", flush=True)  # fmt: skip
 
 
 def _child(*arguments: str) -> dict[str, Any]:
@@ -175,8 +175,9 @@ def _stage(kind: str, log: str, *arguments: str) -> None:
         run_stage(load_stage(arguments[0]), spark, settings, NIGHT)
         seconds, peaks, heap = time.monotonic() - started, watch.end(), _heap_mib(spark)
         spark.stop()
-        read, ratio = _read_events(Path(events))
-    told = {"seconds": seconds, "peaks_mib": peaks, "heap_mib": heap, "bytes_read": read, "slowest_over_median": ratio}
+        read, ratio, where = _read_events(Path(events))
+    told = {"seconds": seconds, "peaks_mib": peaks, "heap_mib": heap, "bytes_read": read,
+            "slowest_over_median": ratio, "slowest_where": where}  # fmt: skip
     print("\n" + json.dumps(told))
 
 
@@ -201,8 +202,11 @@ def _heap_mib(spark: Any) -> int:
     return sum(int(pool.getPeakUsage().getUsed()) for pool in pools if str(pool.getType()) == "Heap memory") >> 20
 
 
-def _read_events(folder: Path) -> tuple[int, float]:
-    """Bytes read from files, and the worst ratio of slowest to median task over stages of 4 tasks and 2 s or more."""
+def _read_events(folder: Path) -> tuple[int, float, str]:
+    """Bytes read from files, and the worst ratio of slowest to median task over stages of 4 tasks and 2 s or more.
+
+    And which stage of Spark that was: its number, the number of its tasks, its slowest task.
+    """
     tasks: dict[int, list[int]] = {}
     read = 0
     for path in (each for each in folder.rglob("*") if each.is_file()):
@@ -212,8 +216,12 @@ def _read_events(folder: Path) -> tuple[int, float]:
                 info, metrics = event["Task Info"], event["Task Metrics"]
                 tasks.setdefault(event["Stage ID"], []).append(info["Finish Time"] - info["Launch Time"])
                 read += metrics["Input Metrics"]["Bytes Read"]
-    ratios = [max(t) / statistics.median(t) for t in tasks.values() if len(t) >= 4 and max(t) >= 2_000]
-    return read, max(ratios, default=1.0)
+    ratios = [
+        (max(t) / statistics.median(t), f"stage {stage}, {len(t)} tasks, {max(t) / 1000:.1f} s")
+        for stage, t in tasks.items()
+        if len(t) >= 4 and max(t) >= 2_000
+    ]
+    return read, *max(ratios, default=(1.0, "none of 2 s"))
 
 
 class _Watch:
