@@ -10,6 +10,7 @@ use events before it only. Labels of a cut are the events between it and the nex
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -59,6 +60,11 @@ def cuts(dt: str, split: Split) -> list[Cut]:
         for i in range(1, split.ranker_windows)
     ]
     return [*training, Cut(VALID, test - step, test), Cut(TEST, test, end), Cut(FINAL, end, end)]
+
+
+def turns(all_cuts: Iterable[Cut]) -> tuple[int, ...]:
+    """Times at which something is known, or ends, the oldest first."""
+    return tuple(sorted({time for each in all_cuts for time in (each.time, each.until)}))
 
 
 def cut(dt: str, split: Split, name: str) -> Cut:

@@ -11,10 +11,10 @@ from recsys_spark import columns as c
 from recsys_spark.cleaning import privacy
 from recsys_spark.cleaning.files import RawFile, list_files, probe
 from recsys_spark.cleaning.ledger import Ledger
-from recsys_spark.cleaning.log import FORGOTTEN, mark_broken
+from recsys_spark.cleaning.log import MAY_HOLD_ID, mark_broken, raw_text
 from recsys_spark.cleaning.rules import DELETED, bad_id, first_broken
 from recsys_spark.cleaning.source import CORRUPT, FILE, Opened, as_json, count_rows, open_groups, require, union
-from recsys_spark.cleaning.typed import has_control, id_text
+from recsys_spark.cleaning.typed import has_control, id_text, text_kind
 from recsys_spark.config import EntitiesInput, Settings
 from recsys_spark.rules import KEPT, READ, RULES
 
@@ -118,7 +118,6 @@ def _judge(
         rows = rows.join(F.broadcast(marked), on=identity, how="left").fillna(False, [DELETED])
     names = spark.createDataFrame(list(enumerate(each.name for each in files)), f"{FILE} int, {_NAME} string")
     rows = rows.join(F.broadcast(names), on=FILE, how="inner")
-    again = F.row_number().over(Window.partitionBy(identity).orderBy(FILE, c.RAW)) > 1
     rules = [
         ("malformed", F.col("malformed")),
         ("missing_column", F.col("missing_column")),
@@ -126,10 +125,12 @@ def _judge(
         ("bad_type", F.col(identity).isNull()),
         ("id_form", bad_id(F.col(identity), settings) | has_control(F.col(identity))),
         ("deleted_user", F.col(DELETED)),
-        ("duplicate_id", again),
     ]
-    judged = rows.withColumn(c.RULE, F.coalesce(first_broken(rules), F.lit(KEPT)))
-    told = judged.withColumn(c.RAW, F.when(F.col(DELETED), F.lit(FORGOTTEN)).otherwise(F.col(c.RAW)))
+    judged = rows.withColumn(c.RULE, first_broken(rules))
+    good = F.col(c.RULE).isNull()  # a row that broke another rule is no first of its id
+    place = F.row_number().over(Window.partitionBy(identity, good).orderBy(FILE, c.RAW))
+    judged = judged.withColumn(c.RULE, F.coalesce(c.RULE, F.when(place > 1, "duplicate_id").otherwise(KEPT)))
+    told = judged.withColumn(c.RAW, raw_text(gone is not None))
     hashed = told.withColumn(identity, privacy.hashed(F.col(identity), key))
     return hashed.drop("malformed", "missing_column", "null_key")
 
@@ -139,9 +140,9 @@ def _typed(group: Opened, source: EntitiesInput, identity: str, wanted: list[str
 
     found = group.find(source.id)
     null = F.lit(None).cast("string")
-    column = id_text(found[0], "json" if source.format == "json" else found[1].typeName()) if found else null
+    column = id_text(found[0], text_kind(source.format, found[1])) if found else null
     masked = privacy.masked(group, source.id, key) if key else {}
-    hidden = F.lit("(not kept: it may hold a user's id)") if key else None
+    hidden = F.lit(MAY_HOLD_ID) if key else None
     return group.rows.select(
         FILE,
         column.alias(identity),
@@ -151,7 +152,7 @@ def _typed(group: Opened, source: EntitiesInput, identity: str, wanted: list[str
         (F.col(CORRUPT).isNotNull() if CORRUPT in group.rows.columns else F.lit(False)).alias("malformed"),
         F.lit(found is None).alias("missing_column"),
         (found[0].isNull() if found else F.lit(True)).alias("null_key"),
-        as_json(group, masked, hidden).alias(c.RAW),
+        (hidden if hidden is not None and not found else as_json(group, masked, hidden)).alias(c.RAW),
     )
 
 

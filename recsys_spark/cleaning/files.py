@@ -182,7 +182,7 @@ def _base(path: str) -> str:
 
     if not re.match(r"^\w+:", path):
         path = str(Path(path).absolute())
-    plain = re.sub(r"^\w+:(//[^/]*)?", "", path).rstrip("/")
+    plain = os.path.normpath(re.sub(r"^\w+:(//[^/]*)?", "", path)).replace("//", "/", 1)
     fixed = re.split(r"[*?\[{]", plain)[0]
     return fixed if fixed == plain else fixed.rsplit("/", 1)[0]
 
@@ -203,6 +203,8 @@ def _day(file: RawFile, partition: str | None) -> str | None:
 def _probe(file: RawFile, reader: Reader) -> RawFile:
     import pyarrow as pa
 
+    if not file.size:
+        return replace(file, broken="the file has 0 bytes")
     try:
         if reader.format == "parquet":
             return _probe_parquet(file)

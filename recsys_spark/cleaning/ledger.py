@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 UNREADABLE = "unreadable_file"
 _WRONG_DAY = ("time_range", "too_late", "future")  # what is wrong with these rows is their day
-_DAY_SHARE = 0.01  # of tonight's rows: on days with fewer a share says nothing
+_DAY_SHARE = 0.01  # of the fullest day's rows: on days with fewer a share says nothing
+_NOBODYS_FAULT = ("min_support", "deleted_user")  # a rare item and a user who left are no fault of the input
 Line = tuple[str, str, str, int]  # source, file, rule, rows
 
 
@@ -99,7 +100,7 @@ class Ledger:
         for (day, rule), rows in self.days.items():
             if rule not in _WRONG_DAY:
                 by_day.setdefault(f"the events of {day}", Counter())[rule] += rows
-        least = _DAY_SHARE * sum(sum(counts.values()) for counts in by_day.values())
+        least = _DAY_SHARE * max((sum(counts.values()) for counts in by_day.values()), default=0)
         by_day = {day: counts for day, counts in by_day.items() if sum(counts.values()) >= least}
         for where, counts in [*sorted(by_file.items()), *sorted(by_day.items())]:
             _check_share(where, counts, settings.clean.max_quarantine_share)
@@ -125,9 +126,8 @@ def most_common(ledger: Ledger) -> str:
 
 def _check_share(where: str, counts: Counter[str], limit: float) -> None:
     """Rows that wait for their night, and second copies, are not bad."""
-    bad = {rule: rows for rule, rows in counts.items() if rule in RULES and rows}
-    judged = sum(rows for rule, rows in counts.items() if rule not in (READ, WAITING, "min_support"))
-    bad.pop("min_support", None)
+    bad = {rule: rows for rule, rows in counts.items() if rule in RULES and rule not in _NOBODYS_FAULT and rows}
+    judged = sum(rows for rule, rows in counts.items() if rule not in (READ, WAITING, *_NOBODYS_FAULT))
     if judged and sum(bad.values()) / judged > limit:
         worst = ", ".join(f"{rule} {rows:,}" for rule, rows in sorted(bad.items(), key=lambda each: -each[1]))
         raise RecsysError(

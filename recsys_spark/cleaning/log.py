@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
 FORGOTTEN = "(not kept: the user asked to be forgotten)"
+MAY_HOLD_ID = "(not kept: it may hold a user's id)"
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,12 @@ def open_log(
     groups = open_groups(work.spark, source, files, list(named.values()))
     require(groups, wanted, "input.interactions", source.path)
     check_time_unit(groups, source)
+    if key is not None and any(source.user_id in group.keys and source.user_id not in group.names for group in groups):
+        raise RecsysError(
+            f"the folders '{source.user_id}=…' hold users' ids, which would stand in the names of files in the tables",
+            source.path,
+            "With a key (section privacy), bring the users' ids as a column.",
+        )
     for line in drift(files, groups, named):
         say(f"clean: {line}")
     return Log(work, files, groups, base, gone, key)
@@ -134,6 +141,19 @@ def judged(log: Log, extreme: DataFrame | None = None, raw: bool = False) -> Dat
     return mark_extreme(told.withColumn(USER_KEY, user_key(c.USER_ID)), extreme)
 
 
+def raw_text(forgets: bool) -> Column:
+    """Raw text of judged rows as the quarantine keeps it: none of a user who asked to be forgotten.
+
+    Where somebody did (``forgets``), none of rows whose user cannot be told either.
+    """
+    from pyspark.sql import functions as F
+
+    told = F.when(F.col(DELETED), F.lit(FORGOTTEN))
+    if forgets:
+        told = told.when(F.col(c.RULE).isin("malformed", "missing_column"), F.lit(MAY_HOLD_ID))
+    return told.otherwise(F.col(c.RAW))
+
+
 def must_forget(log: Log) -> bool:
     """Whether earlier nights may have kept rows of users who are deleted now."""
     return log.base is not None and log.gone is not None
@@ -158,5 +178,7 @@ def _raw(log: Log, group: Opened) -> Column:
         return as_json(group)
     from pyspark.sql import functions as F
 
-    masked = privacy.masked(group, log.settings.input.interactions.user_id, log.key)
-    return as_json(group, masked, corrupt=F.lit("(not kept: it may hold a user's id)"))
+    user_id = log.settings.input.interactions.user_id
+    if group.find(user_id) is None:  # it may stand in a column of another name
+        return F.lit(MAY_HOLD_ID)
+    return as_json(group, privacy.masked(group, user_id, log.key), corrupt=F.lit(MAY_HOLD_ID))

@@ -21,6 +21,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
+from recsys_spark.cleaning import privacy
 from recsys_spark.cleaning.files import RawFile
 from recsys_spark.cleaning.ledger import UNREADABLE, Line
 from recsys_spark.config import Settings
@@ -82,10 +83,11 @@ def find_base(work: Work) -> Base | None:
 
 
 def judged_by(settings: Settings) -> str:
-    """Hash of the settings that decide how a row is judged."""
+    """What decides how a row is judged and written: settings, code, and which key hashes the users' ids."""
     from recsys_spark import __version__
 
-    return f"{__version__} {settings.section_hash('input', 'events', 'clean', 'privacy')}"
+    check = privacy.key_check(privacy.read_key(settings.privacy))
+    return " ".join([__version__, settings.section_hash("input", "events", "clean", "privacy"), check]).rstrip()
 
 
 def tonight(base: Base, files: list[RawFile]) -> list[RawFile] | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.cleaning.files import list_files, probe
-from recsys_spark.cleaning.source import Opened, open_groups, quoted, require, union
-from recsys_spark.cleaning.typed import NESTED, id_text
+from recsys_spark.cleaning.source import CORRUPT, FILE, Opened, open_groups, quoted, require, union
+from recsys_spark.cleaning.typed import NESTED, id_text, text_kind
 from recsys_spark.config import DeletedUsersInput, Privacy, Settings
 from recsys_spark.errors import RecsysError
 
@@ -86,7 +86,7 @@ def deleted_users(spark: SparkSession, settings: Settings) -> DataFrame | None:
     Raises
     ------
     RecsysError
-        The list, or a part of it, cannot be read: not all would be forgotten.
+        The list, or a part or row of it, cannot be read: not all would be forgotten.
     """
     source = settings.input.deleted_users
     if source is None:
@@ -95,8 +95,16 @@ def deleted_users(spark: SparkSession, settings: Settings) -> DataFrame | None:
     for each in files:
         if each.broken:
             raise RecsysError(f"the list cannot be read ({each.broken})", each.url, "Bring it again: it must be whole.")
-    ids = union([_listed(group, source) for group in open_groups(spark, source, files, [source.id])])
-    return ids.where(f"{c.USER_ID} is not null").distinct()
+    groups = open_groups(spark, source, files, [source.id])
+    ids = union([_listed(group, source) for group in groups])
+    unread = ids.where(f"{c.USER_ID} is null").groupBy(FILE).count().orderBy(FILE).collect()
+    if unread:
+        raise RecsysError(
+            f"{unread[0]['count']:,} rows of the list hold no id that can be read",
+            files[unread[0][FILE]].url,
+            "Mend or take out these rows: nobody on the list may be passed over.",
+        )
+    return ids.select(c.USER_ID).distinct()
 
 
 def as_table(deleted: DataFrame | None, spark: SparkSession, key: bytes | None) -> DataFrame:
@@ -109,7 +117,9 @@ def as_table(deleted: DataFrame | None, spark: SparkSession, key: bytes | None) 
 
 
 def _listed(group: Opened, source: DeletedUsersInput) -> DataFrame:
-    """Ids of one part of the list: each part must have them, so that nobody is passed over."""
+    """Ids of one part of the list, null where a row has none: each part must have them, so that none is passed over."""
+    from pyspark.sql import functions as F
+
     require([group], {"id": source.id}, "input.deleted_users", source.path)
     found = group.find(source.id)
     assert found is not None  # as was just required
@@ -120,7 +130,10 @@ def _listed(group: Opened, source: DeletedUsersInput) -> DataFrame:
             source.path,
             "Bring a list with a text or a number in each row, or set input.deleted_users.id.",
         )
-    return group.rows.select(id_text(column, kind.typeName()).alias(c.USER_ID))
+    text = id_text(column, text_kind(source.format, kind))
+    if CORRUPT in group.rows.columns:
+        text = F.when(F.col(CORRUPT).isNull(), text)
+    return group.rows.select(FILE, F.when(text != "", text).alias(c.USER_ID))
 
 
 def _hasher(key: bytes) -> Callable[[pd.Series], pd.Series]:

@@ -11,7 +11,7 @@ from recsys_spark.cleaning.duplicates import EQUAL
 from recsys_spark.cleaning.entities import Entities
 from recsys_spark.cleaning.files import RawFile
 from recsys_spark.cleaning.ledger import UNREADABLE, Ledger
-from recsys_spark.cleaning.log import FORGOTTEN, Log, as_written, judged, must_forget, scratch
+from recsys_spark.cleaning.log import Log, as_written, judged, must_forget, raw_text, scratch
 from recsys_spark.cleaning.nights import EVENTS
 from recsys_spark.cleaning.rules import DELETED
 from recsys_spark.cleaning.source import FILE, union
@@ -68,7 +68,7 @@ def quarantined(log: Log, found: Tally) -> DataFrame:
     )
     bad = judged(log, found.extreme, raw=True).where(F.col(c.RULE).isin(kept))
     named = bad.join(F.broadcast(names), on=FILE, how="inner")
-    told = named.withColumn(c.RAW, F.when(F.col(DELETED), F.lit(FORGOTTEN)).otherwise(F.col(c.RAW)))
+    told = named.withColumn(c.RAW, raw_text(log.gone is not None))
     user = F.when(~F.col(DELETED), privacy.hashed(F.col(c.USER_ID), log.key)).alias(c.USER_ID)
     told = told.select(F.col(_NAME).alias(c.SOURCE_FILE), c.RULE, user, c.RAW)
     unsupported, storage = f"{scratch(log)}/unsupported", log.work.store.storage

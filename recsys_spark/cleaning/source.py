@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE, FILE_DAY, SINCE, CORRUPT = "__file", "__file_day", "__since", "__corrupt"
 _PATH, _KEYS = "__path", "__keys"
+_AS_THEY_CAME = {"ignoreNullFields": "false", "timestampFormat": "yyyy-MM-dd'T'HH:mm:ss.SSSSSSXXX"}
 
 
 class UnreadableFile(RecsysError):
@@ -167,7 +168,7 @@ def as_json(group: Opened, replaced: dict[str, Column] | None = None, corrupt: C
     from pyspark.sql import functions as F
 
     values = {name: quoted(name) for name in group.names} | (replaced or {})
-    whole = F.to_json(F.struct(*[column.alias(name) for name, column in values.items()]))
+    whole = F.to_json(F.struct(*[column.alias(name) for name, column in values.items()]), _AS_THEY_CAME)
     if CORRUPT not in group.rows.columns:
         return whole
     text = F.col(CORRUPT) if corrupt is None else F.when(F.col(CORRUPT).isNotNull(), corrupt)

@@ -107,11 +107,16 @@ def check_time_unit(groups: list[Opened], source: InteractionsInput) -> None:
         )
 
 
+def text_kind(format_: str, kind: DataType) -> str:
+    """The ``kind`` that ``id_text`` takes: the column's type, or the format where all columns come as text."""
+    return format_ if format_ in ("csv", "json") else kind.typeName()
+
+
 def id_text(column: Column, kind: str) -> Column:
     """An id as text: whole numbers without a point, whatever type they came in.
 
     Null for lists and other structures (``kind`` is "json" where they came as text), for NaN and infinity, and for
-    numbers too large to be told from others.
+    numbers too large to be told from others. In CSV and JSON nothing tells a number from a text: ``12.0`` is 12 there.
     """
     from pyspark.sql import functions as F
 
@@ -124,7 +129,9 @@ def id_text(column: Column, kind: str) -> Column:
         return F.coalesce(whole, F.when(exact, text))
     if kind == "json":
         nested = text.rlike(r"^[\[{]") & F.try_parse_json(text).isNotNull()
-        return F.when(~nested, text)
+        text = F.when(~nested, text)
+    if kind in ("csv", "json"):
+        return F.regexp_replace(text, r"^(-?\d+)\.0+$", "$1")
     return F.regexp_replace(text, r"\.0+$", "") if kind == "decimal" else text
 
 
@@ -154,7 +161,7 @@ def _twins(group: Opened, source: InteractionsInput) -> dict[str, Twin]:
         column, kind = found[0], found[1].typeName()
         if target == "double":
             return Twin(column, null if kind in (*NESTED, *_TIMES) else column.try_cast("double"), kind)
-        return Twin(column, id_text(column, source.format if source.format == "json" else kind), kind)
+        return Twin(column, id_text(column, text_kind(source.format, found[1])), kind)
 
     kind_of_all = F.lit(source.constant_event_type)
     time = group.find(source.event_time)

@@ -133,7 +133,7 @@ class Features(Section):
     )
     history_length: int = Field(5_000, ge=1, description="Newest events of a user that are kept")
     row_group_rows: int = Field(100_000, ge=1, description="Rows that a row group of the examples aims at")
-    min_row_groups: int = Field(4, ge=1, description="Row groups at least, so that every rank has some")
+    min_row_groups: int = Field(4, ge=1, description="Row groups at least; there are never fewer than launch.ranks")
     min_user_events: int = Field(
         0, ge=0, description="Events until a user gets an index, and then keeps it; 0: all users that a table names"
     )

@@ -64,6 +64,18 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_hidden_id_is_no_attribute(self) -> Settings:
+        users = self.input.users
+        if users is None or not (self.privacy.user_key_file or self.privacy.user_key_variable):
+            return self
+        if f"{{{users.id}}}" in (users.label or ""):
+            raise ValueError(f"input.users.label: '{{{users.id}}}' would tell the ids that the key of privacy hides")
+        shown = [feature.name for feature in self.features.user if feature.source == users.id]
+        if shown:
+            raise ValueError(f"features.user: {shown} would tell the ids that the key of privacy hides")
+        return self
+
+    @model_validator(mode="after")
     def _groups_are_features(self) -> Settings:
         categories = [f.name for f in self.features.item if f.kind == "category"]
         unknown = sorted(set(self.features.group) - set(categories))

@@ -72,21 +72,38 @@ class Events:
 
     def from_end(self) -> LongArray:
         """Place of each event in its user's history, 0 being the last; the events must be sorted."""
+        if not len(self):
+            return np.zeros(0, np.int64)
         last = np.append(np.flatnonzero(np.diff(self.user_index)), len(self) - 1)
         lengths = np.diff(np.concatenate([[-1], last]))
         return np.repeat(last, lengths) - np.arange(len(self))
 
-    def bounded(self, length: int) -> Events:
-        """Newest ``length`` events of each user, and the last event of each item that only older ones name."""
+    def bounded(self, length: int, times: tuple[int, ...] = ()) -> Events:
+        """What a user's newest ``length`` events are at the end, and what they were before each of some times.
+
+        At each of them the last event of every older item is kept too. So what is known before a time does not depend
+        on what came after it, and what came between two of them is whole, an item once at least.
+
+        Parameters
+        ----------
+        length : int
+            The events must be sorted.
+        times : tuple of int
+            Cuts and the ends of their windows.
+        """
         if not len(self):
             return self
-        newest = self.from_end() < length
-        if newest.all():
+        kept = self.from_end() < length
+        if kept.all():
             return self
         order = np.argsort(_pair_key(self.user_index, self.item_index), kind="stable")
-        last = np.append(changes(self.user_index[order], self.item_index[order])[1:] - 1, len(self) - 1)
-        newest[order[last]] = True
-        return self.take(newest)
+        for until in (None, *times):
+            known = np.arange(len(self)) if until is None else np.flatnonzero(self.time < until)
+            kept[known[self.take(known).from_end() < length]] = True
+            pairs = order if until is None else order[self.time[order] < until]  # each pair in order of time
+            last = np.append(changes(self.user_index[pairs], self.item_index[pairs])[1:] - 1, len(pairs) - 1)
+            kept[pairs[last[last >= 0]]] = True
+        return self.take(kept)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
-from recsys_spark.cuts import Cut
+from recsys_spark.cuts import Cut, turns
 from recsys_spark.features.cells import Cells, Events, Segments
 from recsys_spark.features.item_stats import by_range, count_items
 from recsys_spark.features.split import TRAIN, WINDOW, Windows
@@ -97,7 +97,7 @@ def crunch(slot: int, plan: Plan) -> list[dict[str, Any]]:
         return []
     events = _in_windows(table, plan, slot)
     del table
-    kept = events.bounded(plan.length)
+    kept = events.bounded(plan.length, turns(plan.all_cuts))
     group = int(events.user_bucket[0]) // plan.buckets_of_group
     _write(storage, f"{plan.scratch}/kept/{group:05d}/{slot:06d}.parquet", kept.to_arrow())
     del kept

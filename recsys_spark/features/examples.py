@@ -40,7 +40,8 @@ def write_examples(work: Work, pairs: str, rows_of: dict[str, int]) -> Manifest:
         if rows:
             frame = _weighted(work.spark.read.parquet(storage.url(f"{pairs}/{name}")), name)
             url = storage.url(f"{folder}/{c.SPLIT}={name}")
-            key, target, least = [c.USER_INDEX, c.ITEM_INDEX], features.row_group_rows, features.min_row_groups
+            key, target = [c.USER_INDEX, c.ITEM_INDEX], features.row_group_rows
+            least = max(features.min_row_groups, work.settings.launch.ranks)
             write_shuffled(frame, url, key, target, least, expected_rows=rows)
             groups[name] = equal_groups(rows, target, least)
             sizes[name] = [rows // groups[name], -(-rows // groups[name])]

@@ -74,7 +74,7 @@ def _featurize(work: Work, scratch: str) -> list[Manifest]:
     vocabularies, *features = write_features(work, (users, user_index, seen_users), (items, item_index, seen_items))
     written = [user_ids, item_ids, stats, vocabularies, *features]
     written.append(_write_windows(work, f"{scratch}/placed", all_cuts))
-    written.append(write_histories(work, scratch, user_index, slots.groups, slots.buckets_of_group))
+    written.append(write_histories(work, scratch, user_index, slots.groups, slots.buckets_of_group, all_cuts))
     written.append(write_examples(work, f"{scratch}/pairs", rows_of))
     for manifest in (user_ids, item_ids, vocabularies):
         ids.check_head(store, manifest)

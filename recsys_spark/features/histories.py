@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
+from recsys_spark.cuts import Cut, turns
 from recsys_spark.features.cells import Events
 from recsys_spark.stage import Work
 from recsys_spark.tables import Manifest
@@ -33,11 +34,14 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_histories(work: Work, scratch: str, users: DataFrame, groups: int, buckets_of_group: int) -> Manifest:
+def write_histories(
+    work: Work, scratch: str, users: DataFrame, groups: int, buckets_of_group: int, all_cuts: list[Cut]
+) -> Manifest:
     """Write the table; a user without events (one that the users table alone names) has empty lists.
 
     A user with more than ``features.history_length`` events keeps the newest ones, and of every item that is not among
-    them its last event: what a user has seen is never forgotten.
+    them its last event: what a user has seen is never forgotten. It keeps those that were the newest and last before
+    each cut too, or else what was known then would tell what was not taken later.
 
     Parameters
     ----------
@@ -48,6 +52,7 @@ def write_histories(work: Work, scratch: str, users: DataFrame, groups: int, buc
         index, user_bucket of every known user.
     groups, buckets_of_group : int
         See ``Slots``.
+    all_cuts : list of Cut
     """
     from pyspark.sql import functions as F
 
@@ -62,13 +67,14 @@ def write_histories(work: Work, scratch: str, users: DataFrame, groups: int, buc
         users=files_by_partition(storage, f"{scratch}/users"),
         folder=work.store.folder("histories", work.stamp),
         length=work.settings.features.history_length,
+        times=turns(all_cuts),
     )
     rows = run_tasks(work.spark, groups, task, "rows bigint", "write the histories")
     return work.store.seal(work.spark, "histories", work.stamp, sum(row["rows"] for row in rows))
 
 
 def _write_group(
-    group: int, root: str, scratch: str, users: dict[int, str], folder: str, length: int
+    group: int, root: str, scratch: str, users: dict[int, str], folder: str, length: int, times: tuple[int, ...]
 ) -> list[dict[str, Any]]:
     """Runs on the executors: put the events of some buckets together, and write a file for each."""
     if group not in users:
@@ -78,7 +84,7 @@ def _write_group(
     bucket, index = named[c.USER_BUCKET].to_numpy(), named[c.USER_INDEX].to_numpy()
     kept = f"{scratch}/kept/{group:05d}"
     names = [f"{kept}/{name}" for name, _ in storage.files(kept)]
-    events = _together([read_file(storage, name) for name in names], length)
+    events = _together([read_file(storage, name) for name in names], length, times)
     for number in np.unique(bucket).tolist():
         mine = events if events is None else events.take(events.user_bucket == number)
         tables = _lists(number, np.sort(index[bucket == number]), mine)
@@ -86,12 +92,12 @@ def _write_group(
     return [{"rows": len(index)}]
 
 
-def _together(tables: list[pa.Table], length: int) -> Events | None:
+def _together(tables: list[pa.Table], length: int, times: tuple[int, ...]) -> Events | None:
     """Events of several slots in order; those of a heavy user are bounded again, since each slot kept its newest."""
     if not tables:
         return None
     events = Events.from_arrow(pa.concat_tables(tables))
-    return events if len(tables) == 1 else events.sorted().bounded(length)
+    return events if len(tables) == 1 else events.sorted().bounded(length, times)
 
 
 def _lists(bucket: int, users: NDArray[np.int32], events: Events | None) -> Iterator[pa.Table]:

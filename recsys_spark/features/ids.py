@@ -131,6 +131,9 @@ def check_head(store: TableStore, written: Manifest) -> None:
     head = _read_head(store, written.table) or {}
     if head.get("run_id") != written.run_id:
         raise _overtaken(store, written, str(head.get("run_id")))
+    now = longest(store, written.table)  # another run may have taken the head and shown its table before we took it
+    if now and now.run_id != written.run_id and now.run_id != head.get("base"):
+        raise _overtaken(store, written, now.run_id)
 
 
 def bucket_of(user_id: str, buckets: int) -> Column:

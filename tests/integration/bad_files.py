@@ -154,7 +154,7 @@ JUDGED = [
     Judged("json", "nulls.json", objects({"user": None}, {"item": {}}, {"item": "i"}, '{"a": 1}'), {"null_key": 4}),
     Judged("json", "flat name.json", objects({"user": "f", "item": None, "item.id": "i"}), ONE, {"f"}),
     Judged("json", "no json.json", b"PAR1\x00\x01\xff\xfe", {"malformed": 1}),
-    Judged("json", "zero bytes.json", b"", {}),
+    Judged("json", "zero bytes.json", b"", TORN),
     Judged("json", "no gzip.json.gz", objects({}), TORN),
     Judged("orc", "a good.orc", written(pa.table(table()), orc.write_table), ONE),
     Judged("orc", "torn.orc", written(pa.table(table(9)), orc.write_table)[:-20], TORN),

@@ -104,6 +104,11 @@ REFUSED = [
             ["no column 'id'", "input.deleted_users.id"]),
     Refused("list of lists", beside("deleted/a.parquet", users(["a"])),
             {"input": {"deleted_users": {"path": "{log}/deleted", "id": "user"}}}, ["column 'user'", "array<string>"]),
+    Refused("list with a row without an id", beside("deleted/a.csv", b'id,why\nu,moved\n,left\n'), LISTED,
+            ["deleted/a.csv", "1 rows of the list hold no id"]),
+    Refused("list with a torn row", beside("deleted/a.json", b'{"id": "u"}\n{"id": "v"\n'),
+            {"input": {"deleted_users": {"path": "{log}/deleted", "id": "id", "format": "json"}}},
+            ["deleted/a.json", "1 rows of the list hold no id"]),
     Refused("torn items", beside("items/a.parquet", GOOD[:-9]), ITEMS, ["items/a.parquet", "cannot be read"]),
     Refused("label of no column", beside("items/a.parquet", GOOD), ITEMS, ["no column 'title'", "input.items"]),
     Refused("an item on too many rows", beside("items/a.parquet", GOOD), 
@@ -119,6 +124,21 @@ SETTINGS: list[tuple[Tree, list[str]]] = [
     ({"clean": {"earliest": "2024-02-30"}}, ["'clean.earliest'", "2024-02-30"]),
     ({"clean": {"rules_off": ["null_keys"]}}, ["'clean.rules_off'", "null_keys", "time_range"]),
     ({"clean": {"rules_off": ["null_key"]}}, ["'clean.rules_off'", "null_key", "time_range"]),
+    (
+        {
+            "input": {"users": {"path": "users", "id": "user", "label": "no {user}"}},
+            "privacy": {"user_key_file": "key"},
+        },
+        ["input.users.label", "{user}"],
+    ),
+    (
+        {
+            "input": {"users": {"path": "users", "id": "user"}},
+            "privacy": {"user_key_file": "key"},
+            "features": {"user": [{"name": "who", "column": "user"}]},
+        },
+        ["features.user", "who"],
+    ),
     ({"events": {"view": 0}}, ["events", "above 0", "'view': 0"]),
     ({"events": {"view": NAN}}, ["'events.view'", "nan"]),
     ({"events": {}}, ["'events'"]),

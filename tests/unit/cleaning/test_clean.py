@@ -162,7 +162,7 @@ def test_every_row_is_kept_a_duplicate_or_in_quarantine(spark: SparkSession, tmp
     told = {
         (rule, json.dumps({n: (str(v).title().replace("Inf", "Infinity").replace("Nan", "NaN").replace("-I", "I")
                                if (isinstance(v, float) and v in (INF, -INF)) or v != v else v)
-                           for n, v in zip(names, row, strict=True) if v is not None}, sort_keys=True))
+                           for n, v in zip(names, row, strict=True)}, sort_keys=True))
         for rule, row in broken
     }  # fmt: skip
     assert raw == told
@@ -333,6 +333,27 @@ def test_column_names_with_signs(spark: SparkSession, tmp_path: Path) -> None:
              "constant_event_type": "view", "value": None}  # fmt: skip
     tables = clean(spark, settings_for(tmp_path, tmp_path / "log", interactions=names))
     assert plain(tables["interactions"]) == [("u", "i", "view", micros(GOOD), None, 1.0)]
+
+
+def test_a_broken_row_takes_no_good_row_away(spark: SparkSession, tmp_path: Path) -> None:
+    write(tmp_path / "log", "a.parquet", FEW)
+    (tmp_path / "items.csv").write_text("sku,title\ni1,a,b\ni1,good\n12.0,twelve\n12,again\n1.0a,text\n")
+    settings = settings_for(
+        tmp_path,
+        tmp_path / "log",
+        input={
+            "items": {
+                "path": str(tmp_path / "items.csv"), "format": "csv", "options": {"header": "true"}, "id": "sku",
+                "label": "{title}",
+            }
+        },
+    )  # fmt: skip
+    tables = clean(spark, settings)
+    items = sorted(tuple(row) for row in tables["items"].select("item_id", "label").collect())
+    assert [each[0] for each in items] == ["1.0a", "12", "i1"]
+    assert ("i1", "good") in items
+    counted = {"read": 5, "kept": 3, "malformed": 1, "duplicate_id": 1}
+    assert ledger(tables, "items") == {"items.csv": counted}
 
 
 def test_items_and_users(spark: SparkSession, tmp_path: Path) -> None:

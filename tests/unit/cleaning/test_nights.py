@@ -195,6 +195,33 @@ def test_a_deleted_user_is_in_no_table_of_the_next_night(
     assert outputs["deleted_users"].rows == 2
 
 
+def test_another_key_hashes_all_days_anew(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = put(tmp_path / "log", DAYS)
+    settings = settings_for(tmp_path / "tables", log, privacy={"user_key_variable": "TESTS_USER_KEY"})
+    store = TableStore(settings.root)
+    for dt, key in (("2024-03-02", b"0123456789abcdef"), ("2024-03-03", b"fedcba9876543210")):
+        monkeypatch.setenv("TESTS_USER_KEY", key.decode())
+        night(spark, settings, dt)
+        users = {row["user_id"] for row in store.read(spark, store.need("interactions", dt)).collect()}
+        assert hash_id("u1", key) in users
+        assert users <= {hash_id(f"u{n}", key) for n in range(10)}
+
+
+def test_folders_that_name_users_are_refused_with_a_key(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log/who=u1").mkdir(parents=True)
+    table = pa.table({"item": ["i"], "at": ["2024-03-01 10:00:00"], "kind": ["view"]})
+    pq.write_table(table, tmp_path / "log/who=u1/a.parquet")
+    reader = {"path": str(tmp_path / "log"), "user_id": "who", "item_id": "item", "event_time": "at",
+              "event_type": "kind"}  # fmt: skip
+    tree = {"name": "x", "root": str(tmp_path / "t"), "input": {"interactions": reader}, "events": {"view": 1.0}}
+    night(spark, parse_settings(tree), "2024-03-01")
+    monkeypatch.setenv("TESTS_USER_KEY", "0123456789abcdef")
+    with pytest.raises(RecsysError, match="bring the users' ids as a column"):
+        night(spark, parse_settings({**tree, "privacy": {"user_key_variable": "TESTS_USER_KEY"}}), "2024-03-01")
+
+
 def test_a_key_is_never_guessable_nor_missing(spark: SparkSession, tmp_path: Path) -> None:
     log = put(tmp_path / "log", DAYS)
     (tmp_path / "key").write_text("short")

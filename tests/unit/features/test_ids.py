@@ -174,7 +174,16 @@ def test_of_two_writers_at_once_one_is_refused(spark: SparkSession, tmp_path: Pa
     late = extend(spark, store, "late", 4, ["d"], base)
     with pytest.raises(RecsysError, match="run other has extended"):
         ids.take_head(store, late, base)
-    assert rows_of(spark, store, ids.longest(store, TABLE) or late) == {"a": 2, "c": 3}
+    # one of them takes the head after the other had made sure of it, and before it was shown
+    base = ids.longest(store, TABLE)
+    first, second = extend(spark, store, "first", 5, ["e"], base), extend(spark, store, "second", 6, ["f"], base)
+    ids.take_head(store, first, base)
+    ids.check_head(store, first)
+    ids.take_head(store, second, base)
+    store.point(first)
+    with pytest.raises(RecsysError, match="run first has extended"):
+        ids.check_head(store, second)
+    assert rows_of(spark, store, ids.longest(store, TABLE) or late) == {"a": 2, "c": 3, "e": 4}
 
 
 def test_a_run_that_died_is_repeated_with_the_same_indexes(spark: SparkSession, tmp_path: Path) -> None:
