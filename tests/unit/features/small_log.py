@@ -135,13 +135,18 @@ def expected_stats(events: pd.DataFrame, all_cuts: list[Cut], recent: int) -> pd
     return pd.DataFrame(rows).sort_values(["cut", "item_index"], ignore_index=True)
 
 
-def expected_histories(events: pd.DataFrame, length: int) -> dict[int, list[tuple[int, int, float]]]:
+def expected_histories(
+    events: pd.DataFrame, length: int, all_cuts: list[Cut]
+) -> dict[int, list[tuple[int, int, float]]]:
+    """At the end and at each time when something is known: the newest events, and the last of every item."""
+    times = sorted({time for cut in all_cuts for time in (cut.time, cut.until)})
     histories = {}
     for user, mine in events.groupby("user_index"):
-        mine = mine.sort_values(["time", "item_index", "weight"])
-        newest, older = mine.tail(length), mine.iloc[: max(0, len(mine) - length)]
-        older = older.drop_duplicates("item_index", keep="last")
-        mine = pd.concat([older[~older["item_index"].isin(newest["item_index"])], newest])
+        mine = mine.sort_values(["time", "item_index", "weight"], ignore_index=True)
+        kept: set[int] = set()
+        for known in (mine, *[mine[mine["time"] < time] for time in times]):
+            kept |= {*known.index[-length:], *known.drop_duplicates("item_index", keep="last").index}
+        mine = mine.loc[sorted(kept)]
         histories[user] = list(zip(mine["item_index"], mine["time"], mine["weight"], strict=True))
     return histories
 
@@ -165,7 +170,7 @@ def check_against_pandas(result: Result, events: pd.DataFrame, settings: Setting
     expected = expected_stats(events, result.cuts, recent)
     pd.testing.assert_frame_equal(stats, expected, check_dtype=False)
 
-    histories = expected_histories(events, settings.features.history_length)
+    histories = expected_histories(events, settings.features.history_length, result.cuts)
     rows = {row.user_index: row for row in result.tables["histories"].itertuples()}
     assert sorted(rows) == sorted(result.tables["user_ids"]["index"])
     for user, row in rows.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from small_log import expected_histories
 
 from recsys_spark import cleaning, features
 from recsys_spark.config import Settings
@@ -69,23 +70,19 @@ def test_ids_cover_the_log_and_the_entity_tables(night: Night, tiny_log: TinyLog
     assert night.tables["user_ids"]["user_bucket"].between(0, night.settings.buckets - 1).all()
 
 
-def test_histories_are_the_newest_events_and_the_last_of_every_older_item(night: Night) -> None:
+def test_histories_are_at_each_cut_the_newest_events_and_the_last_of_every_item(night: Night) -> None:
     table = night.tables["histories"]
     assert sorted(table["user_index"]) == sorted(night.tables["user_ids"]["index"])
     bucket = night.tables["user_ids"].set_index("index")["user_bucket"]
-    lengths = []
+    expected = expected_histories(night.events, 40, night.cuts)
+    events = night.events["user_index"].value_counts()
     for row in table.itertuples():
-        mine = night.events[night.events["user_index"] == row.user_index]
-        mine = mine.sort_values(["time", "item_index", "weight"])
-        newest, older = mine.tail(40), mine.iloc[:-40].drop_duplicates("item_index", keep="last")
-        mine = pd.concat([older[~older["item_index"].isin(newest["item_index"])], newest])
-        assert list(row.items) == mine["item_index"].tolist()
-        assert list(row.times) == mine["time"].tolist()
-        assert list(row.weights) == mine["weight"].tolist()
+        assert list(zip(row.items, row.times, row.weights, strict=True)) == expected.get(row.user_index, [])
         assert row.user_bucket == bucket[row.user_index]
-        lengths.append(len(row.items))
-    assert min(lengths) == 0
-    assert max(lengths) > 40
+    lengths = table.set_index("user_index")["items"].map(len)
+    assert lengths.min() == 0
+    assert lengths.max() > 40
+    assert (lengths < events.reindex(lengths.index, fill_value=0)).any(), "no history was bounded"
 
 
 def test_histories_are_a_file_a_bucket(night: Night, spark: SparkSession) -> None:
