@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST_ARGS ?=
+TEST_WORKERS ?= 2
 DEMO_DATA ?= .demo/data
 DEMO_DATE ?= 2017-12-31
 DEMO_CONFIG ?= jobs/conf/complete_journey.yaml
@@ -14,6 +15,7 @@ MAKEFLAGS += --no-print-directory
 
 BOOTSTRAP := $(PYTHON) recsys_spark/bootstrap/__main__.py
 IN_VENV := source .venv/recsys_env.sh &&
+IN_PARALLEL = -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 LINTED := setup.py recsys_spark jobs tests
 
 .PHONY: help
@@ -40,12 +42,12 @@ demo: demo-data ## run the whole nightly job on real purchases
 	@$(IN_VENV) recsys-spark run --config $(DEMO_CONFIG) --date $(DEMO_DATE)
 
 .PHONY: test
-test: demo-data setup-airflow ## all tests: unit and integration (PYTEST_ARGS="-k name")
-	@$(IN_VENV) python -m pytest tests $(PYTEST_ARGS)
+test: demo-data setup-airflow ## all tests: unit and integration (PYTEST_ARGS="-k name", TEST_WORKERS=2)
+	@$(IN_VENV) python -m pytest tests $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## the tests of single functions
-	@$(IN_VENV) python -m pytest tests/unit $(PYTEST_ARGS)
+	@$(IN_VENV) python -m pytest tests/unit $(IN_PARALLEL) $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: setup ## style, formatting and types

@@ -76,6 +76,17 @@ class TinyLog:
 SettingsFactory = Callable[..., Settings]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal tests out to workers by file; all files that begin with the same night are one group, and run it once."""
+    fixtures = {item.path: set[str]() for item in items}
+    for item in items:
+        fixtures[item.path].update(getattr(item, "fixturenames", ()))
+    for item in items:
+        group = "nights" if "yesterday" in fixtures[item.path] else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests."""
