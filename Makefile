@@ -15,7 +15,7 @@ MAKEFLAGS += --no-print-directory
 
 BOOTSTRAP := $(PYTHON) recsys_spark/bootstrap/__main__.py
 IN_VENV := source .venv/recsys_env.sh &&
-IN_PARALLEL = -n $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL = -n $(TEST_WORKERS) --no-loadscope-reorder
 LINTED := setup.py recsys_spark jobs tests
 
 .PHONY: help

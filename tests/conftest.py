@@ -76,15 +76,20 @@ class TinyLog:
 SettingsFactory = Callable[..., Settings]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal tests out to workers by file; all files that begin with the same night are one group, and run it once."""
-    fixtures = {item.path: set[str]() for item in items}
-    for item in items:
-        fixtures[item.path].update(getattr(item, "fixturenames", ()))
-    for item in items:
-        group = "nights" if "yesterday" in fixtures[item.path] else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+# files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
+NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "kill", "local", "notebook")}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal tests out to workers by file, and the files of ``NIGHTS`` as one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::", 1)[0]
+            return "nights" if Path(path).name in NIGHTS else path
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from recsys_spark.cleaning.source import CORRUPT, FILE, Opened, as_json, count_r
 from recsys_spark.cleaning.typed import has_control, id_text, text_kind
 from recsys_spark.config import EntitiesInput, Settings
 from recsys_spark.rules import KEPT, READ, RULES
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -85,7 +86,7 @@ def judge_entities(
     identity = f"{name[:-1]}_id"
     if source is None:
         text = ", ".join(f"{each} string" for each in (identity, c.LABEL_TEXT, _NAME, c.RULE, c.RAW))
-        return Entities(name, spark.createDataFrame([], f"{text}, {FILE} int, {DELETED} boolean"), Ledger(name, []))
+        return Entities(name, small_frame(spark, [], f"{text}, {FILE} int, {DELETED} boolean"), Ledger(name, []))
     wanted = sorted({feature.source for feature in getattr(settings.features, name[:-1])})
     label = re.findall(r"\{([^{}]+)\}", source.label or "")
     files = [mark_broken(each, broken) for each in probe(list_files(spark, source, f"input.{name}"), source)]
@@ -116,7 +117,7 @@ def _judge(
     else:
         marked = gone.select(F.col(c.USER_ID).alias(identity), F.lit(True).alias(DELETED))
         rows = rows.join(F.broadcast(marked), on=identity, how="left").fillna(False, [DELETED])
-    names = spark.createDataFrame(list(enumerate(each.name for each in files)), f"{FILE} int, {_NAME} string")
+    names = small_frame(spark, enumerate(each.name for each in files), f"{FILE} int, {_NAME} string")
     rows = rows.join(F.broadcast(names), on=FILE, how="inner")
     rules = [
         ("malformed", F.col("malformed")),

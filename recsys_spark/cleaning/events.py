@@ -26,6 +26,7 @@ from recsys_spark.config import Settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.rules import DUPLICATES, KEPT, READ
 from recsys_spark.tables import Manifest
+from recsys_spark.tables.layout import small_frame
 from recsys_spark.tables.parts import read_parts, seal_parts, write_parts
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _table(log: Log, marked: DataFrame) -> DataFrame:
     from pyspark.sql import functions as F
 
     source, events = log.settings.input.interactions, log.settings.events
-    names = log.work.spark.createDataFrame(list(enumerate(each.name for each in log.files)), f"{FILE} int, __of string")
+    names = small_frame(log.work.spark, enumerate(each.name for each in log.files), f"{FILE} int, __of string")
     weight = F.coalesce(*[F.when(F.col(c.EVENT_TYPE) == n, F.lit(w)) for n, w in sorted(events.items())])
     day = F.lit(WHOLE) if source.day_partition is None else F.col(DAY).cast("string")
     optional = [name for name in (c.EVENT_KEY, c.SPLIT) if getattr(source, name) is not None]

@@ -11,6 +11,7 @@ from recsys_spark.config import Settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.rules import READ, RULES, WAITING
 from recsys_spark.tables import TABLES
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -109,7 +110,7 @@ class Ledger:
 def to_table(spark: SparkSession, ledgers: list[Ledger]) -> DataFrame:
     """Rows of the table ``ledger``."""
     lines = [line for ledger in ledgers for line in ledger.lines()]
-    return spark.createDataFrame(lines, TABLES["ledger"].schema).coalesce(1)
+    return small_frame(spark, lines, TABLES["ledger"].schema).coalesce(1)
 
 
 def most_common(ledger: Ledger) -> str:

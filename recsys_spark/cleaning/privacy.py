@@ -15,6 +15,7 @@ from recsys_spark.cleaning.source import CORRUPT, FILE, Opened, open_groups, quo
 from recsys_spark.cleaning.typed import NESTED, id_text, text_kind
 from recsys_spark.config import DeletedUsersInput, Privacy, Settings
 from recsys_spark.errors import RecsysError
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def as_table(deleted: DataFrame | None, spark: SparkSession, key: bytes | None) 
     from pyspark.sql import functions as F
 
     if deleted is None:
-        return spark.createDataFrame([], f"{USER_HASH} string").coalesce(1)
+        return small_frame(spark, [], f"{USER_HASH} string").coalesce(1)
     return deleted.select(F.sha2(hashed(F.col(c.USER_ID), key), 256).alias(USER_HASH)).coalesce(1)
 
 

@@ -18,6 +18,7 @@ from recsys_spark.cleaning.source import FILE, union
 from recsys_spark.cleaning.tally import Tally
 from recsys_spark.rules import RULES
 from recsys_spark.tables import TABLES, Manifest
+from recsys_spark.tables.layout import small_frame
 from recsys_spark.tables.parts import read_parts, seal_parts, write_parts
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_quarantine(log: Log, tally: Tally, tables: list[Entities], ledger: Led
     ]
     if bad:
         part = F.when(F.col(c.SOURCE) == nights.EVENTS, F.lit(work.dt)).otherwise(F.lit(_TABLES))
-        parts.append(work.spark.createDataFrame(bad, TABLES["quarantine"].schema).withColumn(nights.PART, part))
+        parts.append(small_frame(work.spark, bad, TABLES["quarantine"].schema).withColumn(nights.PART, part))
     removed = {}
     if base is not None and must_forget(log):
         gone = as_written(log)
@@ -63,9 +64,7 @@ def quarantined(log: Log, found: Tally) -> DataFrame:
     from pyspark.sql import functions as F
 
     kept = [rule for rule in RULES if rule != "deleted_user"]
-    names = log.work.spark.createDataFrame(
-        list(enumerate(each.name for each in log.files)), f"{FILE} int, {_NAME} string"
-    )
+    names = small_frame(log.work.spark, enumerate(each.name for each in log.files), f"{FILE} int, {_NAME} string")
     bad = judged(log, found.extreme, raw=True).where(F.col(c.RULE).isin(kept))
     named = bad.join(F.broadcast(names), on=FILE, how="inner")
     told = named.withColumn(c.RAW, raw_text(log.gone is not None))

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from recsys_spark.cleaning.files import RawFile, glob_safe
 from recsys_spark.config import Reader
 from recsys_spark.errors import RecsysError
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -218,9 +219,13 @@ def _facts(spark: SparkSession, files: list[tuple[int, RawFile]]) -> DataFrame:
     """What is known of each file, by each spelling of its URL."""
     from pyspark.sql import functions as F
 
-    rows = [(path, place, each.day, each.since, each.keys) for place, each in files for path in _spellings(each.url)]
+    rows = [
+        (path, place, each.day, each.since, list(each.keys.items()))
+        for place, each in files
+        for path in _spellings(each.url)
+    ]
     text = f"{_PATH} string, {FILE} int, {FILE_DAY} string, {SINCE} string, {_KEYS} map<string, string>"
-    facts = spark.createDataFrame(rows, text)
+    facts = small_frame(spark, rows, text)
     return facts.withColumn(FILE_DAY, F.col(FILE_DAY).cast("date")).withColumn(SINCE, F.col(SINCE).cast("date"))
 
 

@@ -13,6 +13,7 @@ from recsys_spark import columns as c
 from recsys_spark.cleaning.rules import DAY
 from recsys_spark.cleaning.source import FILE
 from recsys_spark.config import Clean
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -109,7 +110,7 @@ def _extreme(users: DataFrame, limits: Clean) -> DataFrame | None:
     limit = F.exp(F.col("median") + F.lit(limits.activity_mads * _SIGMA) * F.col("mad"))
     bounds = {row[DAY]: row["limit"] for row in robust.select(DAY, limit.alias("limit")).collect()}
     found = [(row[DAY], row[USER_KEY]) for row in high if row["n"] > bounds[row[DAY]]]
-    return users.sparkSession.createDataFrame(found, f"{DAY} date, {USER_KEY} bigint") if found else None
+    return small_frame(users.sparkSession, found, f"{DAY} date, {USER_KEY} bigint") if found else None
 
 
 def _summed(rows: list, extreme: DataFrame | None) -> Tally:

@@ -31,7 +31,7 @@ from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest
 from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.histories import UserBlock, by_bucket, is_in, uniform, user_blocks
-from recsys_spark.tables.layout import index_size
+from recsys_spark.tables.layout import index_size, small_frame
 from recsys_spark.tables.storage import Storage
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def evaluate(work: Work) -> list[Manifest]:
     store.storage.delete_folder(f"_jobs/evaluate-{work.stamp.run_id}")
     if not rows:
         raise RecsysError("no user has an event in the test window", "settings 'split'", "Widen split.test_days.")
-    table = work.spark.createDataFrame(rows, TABLES["metrics"].schema).coalesce(1)
+    table = small_frame(work.spark, rows, TABLES["metrics"].schema).coalesce(1)
     return [store.write(table, "metrics", work.stamp, len(rows))]
 
 

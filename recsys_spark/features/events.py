@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.features.split import WINDOW
-from recsys_spark.tables.layout import partition_key
+from recsys_spark.tables.layout import partition_key, small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -146,9 +146,8 @@ def write_events(
     from pyspark.sql import functions as F
 
     spark = interactions.sparkSession
-    heavy = spark.createDataFrame(
-        [(each.user_id, each.first, each.slots) for each in slots.heavy], "user_id string, first int, slots int"
-    )
+    named = [(each.user_id, each.first, each.slots) for each in slots.heavy]
+    heavy = small_frame(spark, named, "user_id string, first int, slots int")
     times = [F.unix_seconds(c.EVENT_TIME).alias(c.TIME), F.col(c.WEIGHT)]
     extra = [] if window is None else [window.alias(WINDOW)]
     # a heavy user's events are dealt out by item and time: equal ones meet, to stand in one order for ever

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from recsys_spark import columns as c
 from recsys_spark.cuts import Cut
 from recsys_spark.tables import TABLES
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,7 +27,7 @@ def item_windows(events: DataFrame, all_cuts: list[Cut], windows: list[int]) -> 
     """
     schema = TABLES["item_windows"].schema
     if not windows:
-        return events.sparkSession.createDataFrame([], schema).coalesce(1)
+        return small_frame(events.sparkSession, [], schema).coalesce(1)
     frames = [_before(events, cut, windows) for cut in all_cuts]
     union = reduce(lambda one, other: one.unionByName(other), frames)
     return union.repartition(1).sortWithinPartitions(c.CUT, "days", c.ITEM_INDEX)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recsys_spark.config import Feature
 from recsys_spark.features.terms import first_term, raw_text
 from recsys_spark.features.vocabulary import BROADCAST_ROWS, FIRST_CODE, NONE_CODE
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -86,7 +87,7 @@ def encode_number(rows: DataFrame, feature: Feature, state: dict[str, Any], by_n
         return rows.withColumn(feature.name, _bucket(value, every))
     spark, within = rows.sparkSession, by_name[feature.within or ""]
     of_group = list(state["bounds_within"].items())
-    groups = spark.createDataFrame(of_group, "__group string, __bounds array<double>")
+    groups = small_frame(spark, of_group, "__group string, __bounds array<double>")
     if len(of_group) <= BROADCAST_ROWS:
         groups = F.broadcast(groups)
     grouped = rows.withColumn("__group", first_term(within)).join(groups, on="__group", how="left")

@@ -8,6 +8,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Feature
 from recsys_spark.features.terms import hashed, terms
 from recsys_spark.features.vocabulary import BROADCAST_ROWS, FIRST_CODE, NONE_CODE, Vocabulary
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -88,5 +89,5 @@ def _coded(found: DataFrame, feature: Feature, state: dict[str, Any], vocabulary
     if state["form"] != "weighted":
         return counted
     holding = list(enumerate(state["texts_with"], start=FIRST_CODE))
-    table = found.sparkSession.createDataFrame(holding, "code int, entities bigint")
+    table = small_frame(found.sparkSession, holding, "code int, entities bigint")
     return counted.join(F.broadcast(table) if len(holding) <= BROADCAST_ROWS else table, on="code", how="inner")

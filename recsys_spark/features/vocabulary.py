@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recsys_spark.config import Feature
 from recsys_spark.features.terms import terms
-from recsys_spark.tables.layout import with_positions
+from recsys_spark.tables.layout import small_frame, with_positions
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -72,7 +72,7 @@ def build(rows: DataFrame, features: Iterable[Feature], earlier: DataFrame | Non
 
     wanted = [each for each in features if has_vocabulary(each)]
     if not wanted:
-        none = rows.sparkSession.createDataFrame([], "feature string, value string, code int")
+        none = small_frame(rows.sparkSession, [], "feature string, value string, code int")
         kept = none if earlier is None else earlier.select(*_KEY, "code")
         return Vocabulary(kept.withColumn("entities", F.lit(0).cast("bigint")), {}, {})
     counted = _counted(rows, wanted).persist()

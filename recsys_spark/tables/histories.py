@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.ragged import Rows
+from recsys_spark.tables.tasks import keep_archives
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -107,6 +108,7 @@ def user_blocks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[UserBl
     """Cut the rows of a partition into blocks of ``size`` users, whatever batches Spark sends them in."""
     if size < 1:
         raise ValueError(f"the size of a block must be 1 or more, not {size}")
+    keep_archives()
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.tables.manifest import Manifest
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 _ROW_BITS = 33  # monotonically_increasing_id keeps the row of a partition in its low 33 bits
 _HASH_SEED = 42  # Spark's own, for the placing of rows
+
+
+def small_frame(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str) -> DataFrame:
+    """Rows of the driver's own as a frame.
+
+    They go to Java as Arrow. Spark's own way from a list of rows has them pickled twice, the second time by a Python
+    worker in each task that reads the frame.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    rows : iterable of sequences
+        A value a column; of a map, a list of pairs.
+    schema : str
+        Spark DDL.
+    """
+    from pyspark.sql.pandas.types import to_arrow_schema
+    from pyspark.sql.types import StructType
+
+    typed = cast(StructType, StructType.fromDDL(schema))
+    columns = list(zip(*rows, strict=True)) or [()] * len(typed)
+    fields = list(to_arrow_schema(typed))
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, fields, strict=True)]
+    return spark.createDataFrame(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), typed)
 
 
 def with_positions(frame: DataFrame, order: list[str | Column], name: str, start: int = 0) -> DataFrame:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from recsys_spark.tables.layout import (
     group_bounds,
     index_size,
     one_partition_each,
+    small_frame,
     spark_hash,
     with_positions,
 )
@@ -89,3 +91,28 @@ def test_arrays_have_a_place_for_every_index_that_was_ever_given_out() -> None:
     table = Manifest("user_ids", "2024-03-10", "r", "", 5, 0, "", "", "", {}, "", "", "")
     assert index_size(table) == 7
     assert index_size(Manifest(**{**table.to_json(), "extra": {"next_index": 12}})) == 12
+
+
+def test_small_frames_hold_the_rows_in_their_order_and_types(spark: SparkSession) -> None:
+    schema = "n int, day date, name string, keys map<string, string>, bounds array<double>"
+    rows = [
+        (2, date(2024, 3, 10), 'naïve 🍎 "x"', [("dt", "007"), ("none", None)], [0.5, None]),
+        (1, None, None, [], []),
+        (3, date(1970, 1, 1), "", None, None),
+    ]
+    frame = small_frame(spark, iter(rows), schema)
+    assert frame.schema == spark.createDataFrame([], schema).schema
+    found = [tuple(row) for row in frame.collect()]
+    assert found == [
+        (n, day, name, None if keys is None else dict(keys), bounds) for n, day, name, keys, bounds in rows
+    ]
+
+
+def test_a_small_frame_without_rows_has_its_columns(spark: SparkSession) -> None:
+    frame = small_frame(spark, [], "a int, b string")
+    assert (frame.columns, frame.collect()) == (["a", "b"], [])
+
+
+def test_rows_of_unequal_length_are_refused(spark: SparkSession) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        small_frame(spark, [(1, "x"), (2,)], "a int, b string")
