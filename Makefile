@@ -4,6 +4,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST_ARGS ?=
 TEST_WORKERS ?= 2
+REPRODUCE_DATA ?= ../shared/data
+SEEDS ?= 3
 DEMO_DATA ?= .demo/data
 DEMO_DATE ?= 2017-12-31
 DEMO_CONFIG ?= jobs/conf/complete_journey.yaml
@@ -67,6 +69,12 @@ bench-demo: demo-data ## time and memory of each stage; BENCH_SCALE=small (defau
 .PHONY: bench-data
 bench-data: setup ## cleaning and features on generated logs, beside polars and duckdb; BENCH_SCALE=small or full
 	@$(IN_VENV) python tests/benchmarks/bench_data.py
+
+.PHONY: reproduce-ncf reproduce-gowalla
+reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
+reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)
+reproduce-ncf reproduce-gowalla:
+	@$(IN_VENV) REPRODUCE_DATA=$(REPRODUCE_DATA) SEEDS=$(SEEDS) python tests/benchmarks/reproduce/reproduce.py $(@:reproduce-%=%)
 
 .PHONY: notebook
 notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebooks

@@ -23,7 +23,9 @@ class Split(Section):
     valid_days: int = Field(28, ge=1, description="Days of the validation window, before the test window")
     test_days: int = Field(28, ge=1, description="Days of the test window, the newest")
     ranker_windows: int = Field(
-        4, ge=2, description="Label windows of valid_days for the ranker; the last is the validation window"
+        4,
+        ge=1,
+        description="Label windows of valid_days for the ranker; the last is the validation window. 1: no ranker",
     )
 
     @model_validator(mode="after")
@@ -133,6 +135,11 @@ class Features(Section):
     )
     history_length: int = Field(5_000, ge=1, description="Newest events of a user that are kept")
     row_group_rows: int = Field(100_000, ge=1, description="Rows that a row group of the examples aims at")
+    whole_users: bool = Field(
+        False,
+        description="Shuffle the retrieval model's examples user by user, not pair by pair: a batch then holds whole "
+        "users, whose pairs share their scores (few users, long histories, or the whole catalogue as negatives)",
+    )
     min_row_groups: int = Field(4, ge=1, description="Row groups at least; there are never fewer than launch.ranks")
     min_user_events: int = Field(
         0, ge=0, description="Events until a user gets an index, and then keeps it; 0: all users that a table names"

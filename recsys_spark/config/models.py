@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,17 +21,32 @@ class Training(Section):
 
 
 class Retrieval(Training):
-    """Matrix factorization with sampled softmax."""
+    """Matrix factorization."""
 
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
-    refit_epochs: int = Field(1, ge=1, description="Passes of the refit at each later cut, on from the one before")
+    refit_epochs: int = Field(
+        1,
+        ge=0,
+        description="Passes of the refit at each later cut, on from the one before; 0: begin anew there, "
+        "with as many passes as were best at the first cut",
+    )
     learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
     dim: int = Field(64, ge=1, description="Length of the vectors")
-    negatives: int = Field(384, ge=1, description="Negatives that a batch shares, drawn by popularity to the power 0.5")
+    loss: Literal["softmax", "bce", "squared", "bpr"] = Field(
+        "softmax", description="Each user's items against shared ones: softmax, logistic, squared or one by one"
+    )
+    negatives: int = Field(384, ge=0, description="Items that a batch shares as negatives; 0: the whole catalogue")
+    negative_power: float = Field(0.5, ge=0, description="They are drawn by popularity to this power; 0: evenly")
+    negative_weight: float = Field(8.0, gt=0, description="For bce and squared: negatives that go with a positive")
+    temperature: float | None = Field(
+        None, gt=0, description="Score by cosine over this temperature; without it by the dot product"
+    )
+    bias: bool = Field(True, description="Score items by a bias too, which begins with their popularity")
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
     validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
+    validation_k: int = Field(100, ge=1, description="Length of the lists of the validation ranking")
 
 
 class Candidates(Section):

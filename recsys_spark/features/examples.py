@@ -42,7 +42,8 @@ def write_examples(work: Work, pairs: str, rows_of: dict[str, int]) -> Manifest:
             url = storage.url(f"{folder}/{c.SPLIT}={name}")
             key, target = [c.USER_INDEX, c.ITEM_INDEX], features.row_group_rows
             least = max(features.min_row_groups, work.settings.launch.ranks)
-            write_shuffled(frame, url, key, target, least, expected_rows=rows)
+            together = [c.USER_INDEX] if features.whole_users else key
+            write_shuffled(frame, url, key, target, least, rows, together)
             groups[name] = equal_groups(rows, target, least)
             sizes[name] = [rows // groups[name], -(-rows // groups[name])]
     extra: dict[str, Any] = {"rows_of_split": rows_of, "groups_of_split": groups, "rows_of_group": sizes}

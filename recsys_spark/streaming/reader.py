@@ -78,14 +78,23 @@ class ExampleStream:
     rank : int
     window : int
         Files that are mixed with each other.
+    together : str, optional
+        Column whose equal neighbours in a file stay neighbours.
     """
 
     def __init__(
-        self, shard: Shard, columns: list[str], batch_size: int, seed: int, rank: int = 0, window: int = 8
+        self,
+        shard: Shard,
+        columns: list[str],
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        window: int = 8,
+        together: str | None = None,
     ) -> None:
         _check_versions()
         self.shard, self.columns, self.batch_size = shard, columns, batch_size
-        self.seed, self.rank, self.window = seed, rank, window
+        self.seed, self.rank, self.window, self.together = seed, rank, window, together
 
     def __len__(self) -> int:
         return self.shard.steps
@@ -131,7 +140,8 @@ class ExampleStream:
             parts = list(_read(tuple(urls[start : start + self.window]), self.columns))
             rows = {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
             if generator is not None:
-                order = generator.permutation(len(rows[self.columns[0]]))
+                count = len(rows[self.columns[0]])
+                order = _shuffled(rows[self.together] if self.together else np.arange(count), generator)
                 rows = {name: values[order] for name, values in rows.items()}
             yield rows
 
@@ -146,6 +156,17 @@ class ExampleStream:
             padding = torch.zeros(self.batch_size - count, dtype=tensor.dtype)
             batch[name] = torch.cat([tensor, padding]) if count < self.batch_size else tensor
         return batch
+
+
+def _shuffled(keys: NDArray[np.generic], generator: np.random.Generator) -> NDArray[np.int64]:
+    """Random order of rows in which neighbours with equal keys stay neighbours."""
+    if not len(keys):
+        return np.zeros(0, np.int64)
+    start = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
+    length = np.diff(np.append(start, len(keys)))
+    chosen = generator.permutation(len(start))
+    start, length = start[chosen], length[chosen]
+    return np.repeat(start - np.cumsum(length) + length, length) + np.arange(len(keys))
 
 
 def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:

@@ -48,7 +48,13 @@ class _Sorted:
 
 
 def write_shuffled(
-    frame: DataFrame, url: str, key: list[str], target_rows: int, least_groups: int, expected_rows: int | None = None
+    frame: DataFrame,
+    url: str,
+    key: list[str],
+    target_rows: int,
+    least_groups: int,
+    expected_rows: int | None = None,
+    together: list[str] | None = None,
 ) -> int:
     """Write a split in an order that no reader needs to shuffle again globally.
 
@@ -69,6 +75,8 @@ def write_shuffled(
     expected_rows : int, optional
         About so many rows; more of them make more, not larger tasks. By default there are as many tasks as the
         session has shuffle partitions.
+    together : list of str, optional
+        Columns whose equal rows stand one after the other: it is not rows that are shuffled then, but these runs.
 
     Returns
     -------
@@ -81,7 +89,7 @@ def write_shuffled(
         parts = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
     else:
         parts = -(-expected_rows // _ROWS_OF_A_TASK) or 1
-    _write_sorted(frame, f"{url}/{_SORTED}", key, parts)
+    _write_sorted(frame, f"{url}/{_SORTED}", key, together or key, parts)
     pieces, starts = _pieces(storage)
     total = starts[-1]
     if total:
@@ -94,10 +102,10 @@ def write_shuffled(
     return total
 
 
-def _write_sorted(frame: DataFrame, url: str, key: list[str], parts: int) -> None:
+def _write_sorted(frame: DataFrame, url: str, key: list[str], hashed_by: list[str], parts: int) -> None:
     from pyspark.sql import functions as F
 
-    hashed = F.xxhash64(F.lit("shuffle"), *key)
+    hashed = F.xxhash64(F.lit("shuffle"), *hashed_by)
     # the top 31 bits of the hash, counted from the smallest, cut into equal ranges
     part = F.expr(f"cast(((__hash >> 33) + {1 << 30}) * {parts} >> 31 as int)")
     marked = frame.withColumn("__hash", hashed).withColumn("__part", part)

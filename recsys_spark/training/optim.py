@@ -4,43 +4,56 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
+from torch.optim import Adam, Optimizer, SparseAdam
 
 from recsys_spark.training.collective import Collective
 
 
-class SparseRows:
-    """Lazy Adam over embedding tables whose gradients are sparse; the gradients of all ranks are added up first.
+class TableUpdates:
+    """Adam over embedding tables; the gradients of all ranks are added up first.
+
+    Lazy Adam where a table's gradients are sparse: only touched rows travel and change. Where they are dense, because
+    every step touches all rows, the usual one.
 
     Parameters
     ----------
-    parameters : list of Parameter
-        Tables [rows, D].
+    tables : list of Embedding
+        Weights [rows, D] each; ``sparse`` says of which kind the gradients are.
     collective : Collective
     """
 
-    def __init__(self, parameters: list[nn.Parameter], collective: Collective) -> None:
-        self.parameters, self.collective = parameters, collective
-        self.adam = torch.optim.SparseAdam(parameters)
+    def __init__(self, tables: list[nn.Embedding], collective: Collective) -> None:
+        self.tables, self.collective = tables, collective
+        sparse = [table.weight for table in tables if table.sparse]
+        dense = [table.weight for table in tables if not table.sparse]
+        self.optimizers: dict[str, Optimizer] = {}
+        if sparse:
+            self.optimizers["sparse"] = SparseAdam(sparse)
+        if dense:
+            self.optimizers["dense"] = Adam(dense)
 
     def step(self, learning_rate: float) -> None:
         """Update the touched rows and clear the gradients."""
-        self.adam.param_groups[0]["lr"] = learning_rate
-        for place, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                parameter.grad = self.collective.sum_sparse(parameter.grad, f"table.{place}")
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        for place, table in enumerate(self.tables):
+            gradient = table.weight.grad
+            if gradient is not None:
+                both = self.collective
+                total = both.sum_sparse(gradient, f"table.{place}") if table.sparse else both.sum(gradient)
+                table.weight.grad = total
+        for optimizer in self.optimizers.values():
+            optimizer.param_groups[0]["lr"] = learning_rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         """State, for a checkpoint."""
-        state: dict[str, Any] = self.adam.state_dict()
-        return state
+        return {kind: optimizer.state_dict() for kind, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state back."""
-        self.adam.load_state_dict(state)
+        for kind, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[kind])
 
 
 def linear_decay(progress: float) -> float:

@@ -40,6 +40,7 @@ def train_retrieval(work: Work) -> list[Manifest]:
     job = {
         **_common(work, "retrieval", folder),
         "settings": settings.retrieval.model_dump(mode="json"),
+        "whole_users": settings.features.whole_users,
         "validation": validation,
         "snapshots": snapshots,
         "item_stats": work.inputs["item_stats"].folder,
@@ -181,6 +182,11 @@ def _ranks(spark: SparkSession, settings: Settings, dt: str) -> dict[str, int]:
     return {"ranks": settings.launch.ranks}
 
 
+def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[str, Any]:
+    """The content hash of the examples says nothing of their order."""
+    return {**_ranks(spark, settings, dt), "whole_users": settings.features.whole_users}
+
+
 RETRIEVAL_STAGE = Stage(
     name="train-retrieval",
     does="matrix factorization, one snapshot of vectors a cut",
@@ -188,7 +194,7 @@ RETRIEVAL_STAGE = Stage(
     sections=("split", "retrieval"),
     inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),
     outputs=("retrieval_model", "user_vectors", "item_vectors"),
-    sources=_ranks,
+    sources=_ranks_and_order,
 )
 
 RANKER_STAGE = Stage(

@@ -7,7 +7,7 @@ import sys
 import torch
 
 from recsys_spark.training.collective import HorovodWorld
-from recsys_spark.training.optim import SparseRows
+from recsys_spark.training.optim import TableUpdates
 
 
 def sums(world: HorovodWorld) -> None:
@@ -28,18 +28,24 @@ def sums(world: HorovodWorld) -> None:
 
 def updates(world: HorovodWorld) -> None:
     """Two ranks with half a batch each end with the weights of one process with the whole batch."""
+    for sparse in (True, False):
+        updates_of(world, sparse)
+
+
+def updates_of(world: HorovodWorld, sparse: bool) -> None:
+    """With sparse gradients, of which touched rows travel, and with dense ones."""
     torch.manual_seed(0)
     start = torch.randn(8, 4)
     batch = torch.tensor([1, 2, 2, 5, 6, 1])
 
     def table() -> torch.nn.Embedding:
-        return torch.nn.Embedding.from_pretrained(start.clone(), freeze=False, sparse=True)
+        return torch.nn.Embedding.from_pretrained(start.clone(), freeze=False, sparse=sparse)
 
     from recsys_spark.training.collective import Alone
 
     whole, shared = table(), table()
-    alone = SparseRows([whole.weight], Alone())
-    together = SparseRows([shared.weight], world)
+    alone = TableUpdates([whole], Alone())
+    together = TableUpdates([shared], world)
     for _ in range(3):
         (whole(batch).square().sum() / 6).backward()
         alone.step(0.1)

@@ -76,7 +76,7 @@ def test_settings_cannot_be_changed_later() -> None:
         ("events", {"view": float("nan")}, ["setting 'events.view'", "finite"]),
         ("events", {}, ["setting 'events'", "at least 1"]),
         ("split", None, ["setting 'split'"]),
-        ("split.ranker_windows", 1, ["setting 'split.ranker_windows'", "given: 1"]),
+        ("split.ranker_windows", 0, ["setting 'split.ranker_windows'", "given: 0"]),
         ("buckets", 100_000, ["setting 'buckets'", "32768"]),
         ("launch", {"ranks": 2}, ["setting 'launch'", "launcher 'local' is one process"]),
         ("clean.earliest", "soon", ["setting 'clean.earliest'", "YYYY-MM-DD", "'soon'"]),

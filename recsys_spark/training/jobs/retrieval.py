@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
@@ -16,59 +19,87 @@ from recsys_spark.tables.arrays import read_parquet, save_array
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.loop import Log, fit, repeatable
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
+from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
+from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
     """Train all snapshots; rank 0 writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
     settings = Retrieval.model_validate(job["settings"])
-    validation = _validation(storage, job["validation"])
+    context = _Context(job, settings, storage, collective, log)
+    validation: Validation | None = _validation(storage, job["validation"])
     task: RetrievalTask | None = None
-    curves: dict[str, Any] = {}
+    known: list[Any] = []
+    curves: dict[str, list[dict[str, float]]] = {}
     for snapshot in job["snapshots"]:
-        tag = f"retrieval {snapshot['cut']}"
-        earlier = task
-        unseen = validation if earlier is None else None  # later cuts have trained on the validation window
-        task = _task(job, snapshot, storage, unseen, settings, collective)
-        if earlier is not None:
-            task.start_from(earlier)
-        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]
-        stream = ExampleStream(mine, COLUMNS, settings.batch_size, settings.seed, collective.rank)
-        checkpoints = Checkpoints(storage, f"{job['checkpoints']}/{snapshot['cut']}", settings.keep_checkpoints)
-        epochs = settings.refit_epochs if earlier is not None else None
-        curves[snapshot["cut"]] = fit(task, stream, collective, settings, checkpoints, log, tag, epochs)
+        cut, anew = snapshot["cut"], settings.refit_epochs == 0
+        if task is None or not anew or snapshot["files"] != known:  # else nothing has happened since the cut before
+            earlier, task = task, context.task(snapshot, validation)
+            epochs = None
+            if earlier is not None:
+                epochs = settings.refit_epochs or _passes(next(iter(curves.values())), task.metric)
+                if not anew:
+                    task.start_from(earlier)
+            curves[cut] = context.fit(task, snapshot, epochs)
+        known, validation = snapshot["files"], None  # later cuts have trained on the validation window
         if collective.rank == 0:
-            user, item = task.model.vectors()
-            save_array(storage, f"{job['output']}/user_vectors.{snapshot['cut']}.npy", user.numpy())
-            save_array(storage, f"{job['output']}/item_vectors.{snapshot['cut']}.npy", item.numpy())
+            for side, vectors in zip(("user", "item"), task.model.vectors(), strict=True):
+                save_array(storage, f"{job['output']}/{side}_vectors.{cut}.npy", vectors.numpy())
     if collective.rank == 0:
-        storage.write_json(
-            f"{job['output']}/curves.json", {"metric": RetrievalTask.metric, "curves": repeatable(curves)}
+        metric = "" if task is None else task.metric
+        storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What all snapshots share."""
+
+    job: dict[str, Any]
+    settings: Retrieval
+    storage: Storage
+    collective: Collective
+    log: Log
+
+    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> RetrievalTask:
+        """A model that knows nothing yet but its cut's counts."""
+        stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
+        names = ("events", "recent_users", "earlier_users")
+        counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
+        for name, values in counts.items():
+            values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
+        fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
+        prior = (fresh + 0.1).log().float() - _offset(fresh, self.settings)
+        size = (self.job["users"], self.job["items"])
+        return RetrievalTask(
+            *size, counts["events"], prior, snapshot["time"], validation, self.settings, self.collective
         )
 
-
-def _task(
-    job: dict[str, Any],
-    snapshot: dict[str, Any],
-    storage: Storage,
-    validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows] | None,
-    settings: Retrieval,
-    collective: Collective,
-) -> RetrievalTask:
-    stats = read_parquet(storage, job["item_stats"], [("cut", "=", snapshot["cut"])])
-    names = ("events", "recent_users", "earlier_users")
-    counts = {name: np.zeros(job["items"], dtype=np.int64) for name in names}
-    for name, values in counts.items():
-        values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
-    fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
-    prior = (fresh + 0.1).log().float() - 3.0  # about the size of a trained bias
-    return RetrievalTask(
-        job["users"], job["items"], counts["events"], prior, snapshot["time"], validation, settings, collective
-    )
+    def fit(self, task: RetrievalTask, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
+        """Train on this rank's examples of a snapshot."""
+        settings, collective = self.settings, self.collective
+        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]
+        together = c.USER_INDEX if self.job["whole_users"] else None
+        order = (settings.batch_size, settings.seed, collective.rank)
+        stream = ExampleStream(mine, COLUMNS, *order, together=together)
+        folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
+        checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
+        return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
 
 
-def _validation(storage: Storage, path: str) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows]:
+def _passes(curve: list[dict[str, float]], metric: str) -> int:
+    """Number of passes that was best at the first cut; all of them where there was nothing to validate on."""
+    return best_epoch(curve, metric) if metric in curve[-1] else len(curve)
+
+
+def _offset(fresh: Tensor, settings: Retrieval) -> float:
+    """What the log of an item's popularity is over its trained bias, about."""
+    if settings.loss != "bce":
+        return 3.0
+    drawn = settings.negative_weight * float(fresh.sum()) / max(1, int((fresh > 0).sum()))  # times it is a negative
+    return math.log(max(drawn, 1e-6))
+
+
+def _validation(storage: Storage, path: str) -> Validation:
     with np.load(BytesIO(storage.read_bytes(path))) as saved:
         seen = Rows(saved["seen_indptr"], saved["seen"])
-        return saved["users"], seen, Rows(saved["truth_indptr"], saved["truth"])
+        return Validation(saved["users"], seen, Rows(saved["truth_indptr"], saved["truth"]))

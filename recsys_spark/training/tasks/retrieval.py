@@ -1,26 +1,46 @@
-"""Matrix factorization by sampled softmax, one snapshot a cut; validated by ranking items that are new to a user."""
+"""Matrix factorization, one snapshot a cut; validated by ranking items that are new to a user."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
-from recsys_spark.models.losses import LEFT_OUT, sampled_softmax
+from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import SparseRows, linear_decay
+from recsys_spark.training.optim import TableUpdates, linear_decay
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
-VALIDATION_K = 100
+_RANKED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Users to rank for.
+
+    Parameters
+    ----------
+    users : int64 [U]
+    seen : Rows
+        Items that each of them had before the cut.
+    truth : Rows
+        New ones that they took after it.
+    """
+
+    users: NDArray[np.int64]
+    seen: Rows
+    truth: Rows
 
 
 class RetrievalTask:
@@ -36,42 +56,38 @@ class RetrievalTask:
         First bias of each item.
     now : int
         The cut, in seconds.
-    validation : tuple of (int64 [U], Rows, Rows), optional
-        Users, the items they had before the cut, and the new ones they took after it.
+    validation : Validation, optional
     settings : Retrieval
     collective : Collective
     """
-
-    metric = "ndcg100_new"
 
     def __init__(
         self,
         users: int,
         items: int,
-        events: np.ndarray[Any, np.dtype[np.int64]],
+        events: NDArray[np.int64],
         prior: Tensor,
         now: int,
-        validation: tuple[np.ndarray[Any, np.dtype[np.int64]], Rows, Rows] | None,
+        validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
     ) -> None:
         torch.manual_seed(settings.seed)
-        self.model = MatrixFactorization(users, items, settings.dim, settings.init_std)
-        self.prior = prior
+        whole = settings.negatives == 0
+        size = (users, items, settings.dim)
+        self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
+        self.metric = f"ndcg{settings.validation_k}_new"
+        self.prior = prior if settings.bias else torch.zeros_like(prior)
         with torch.no_grad():
-            self.model.bias.weight[:, 0] = prior
+            self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
-        draws = counts.double().sqrt()
-        self.cumulative = draws.cumsum(0)
-        self.log_q = (draws / draws.sum() * settings.negatives).clamp_min(1e-12).log().float()
         self.allowed = counts > 0
-        self.place = torch.full((items,), -1)  # of an item among a batch's negatives
+        self.negatives = Negatives(counts, settings)
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
         collective.broadcast(self.model)
-        tables: list[nn.Parameter] = list(self.model.parameters())
-        self.updates = SparseRows(tables, collective)
-        self.draw = torch.Generator()
+        tables = [self.model.user, self.model.item]
+        self.updates = TableUpdates([*tables, self.model.bias] if settings.bias else tables, collective)
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -82,53 +98,77 @@ class RetrievalTask:
     def begin(self, epoch: int) -> None:
         """Draws of an epoch follow from the seed, the epoch and the rank, so that a resumed run repeats them."""
         seed = np.random.SeedSequence([self.settings.seed, epoch, self.collective.rank]).generate_state(1)[0]
-        self.draw.manual_seed(int(seed))
+        self.negatives.random.manual_seed(int(seed))
 
     def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
-        """One sampled-softmax step; an old event weighs less, by half-life."""
-        users, positives = batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long()
+        """One step; an old event weighs less, by half-life."""
+        positives = batch[c.ITEM_INDEX].long()
+        users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
         weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
-        negatives, drawn = torch.unique(self._negatives(), return_counts=True)
-        correction = drawn.log() - self.log_q[negatives]  # an item drawn twice counts twice
-        positive, negative, squares = self.model(users, positives, negatives, correction)
-        self.place[negatives] = torch.arange(len(negatives))
-        place = self.place[positives]
-        self.place[negatives] = -1
-        own = torch.nonzero(place >= 0).squeeze(1)
-        negative[own, place[own]] = LEFT_OUT
-        loss = sampled_softmax(positive, negative, weight)
-        share = 1.0 / (len(users) * self.collective.size)
-        total = loss * share + self.settings.weight_decay * squares / self.collective.size
+        drawn = self.negatives.draw(positives)
+        block = self.model(users, owner, positives, drawn.items, drawn.place)
+        loss = self._loss(block, drawn, weight)
+        pairs = len(positives) * self.collective.size
+        decay = self.settings.weight_decay / self.collective.size
+        total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
         total.backward()
         self.updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
 
-    def _negatives(self) -> Tensor:
-        """Items drawn by popularity to the power 0.5, with replacement, int64 [K]."""
-        places = torch.rand(self.settings.negatives, generator=self.draw, dtype=torch.float64) * self.cumulative[-1]
-        return torch.searchsorted(self.cumulative, places, right=True).clamp_max(len(self.cumulative) - 1)
+    def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
+        kind, times = self.settings.loss, self.settings.negative_weight
+        if kind == "softmax":
+            return blocks.softmax(block, drawn.expected, weight)
+        if kind == "bpr":
+            return blocks.bayesian_ranking(block, self.negatives.one_of(drawn, len(weight)), weight)
+        return (blocks.cross_entropy if kind == "bce" else blocks.squares)(block, drawn.share, weight, times)
+
+    def _squares(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn) -> Tensor:
+        """Mean squared length of the vectors in use, each as often as the loss uses it."""
+        times = self.settings.negative_weight if self.settings.loss in ("bce", "squared") else 0.0
+        often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
+        inside = drawn.place >= 0
+        outside, counts = torch.unique(positives[~inside], return_counts=True)
+        shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
+        parts = (
+            (self.model.user, users, often),
+            (self.model.item, outside, counts / len(owner)),
+            (self.model.item, drawn.items, shared + drawn.share * (times or 1.0)),
+        )
+        total = torch.zeros(())
+        for table, rows, weights in parts:
+            total = total + table(rows).square().sum(1) @ weights
+        return total
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """NDCG@100 over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
-        if self.validation is None or len(self.validation[0]) == 0:
+        """NDCG over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
+        if self.validation is None or len(self.validation.users) == 0:
             return None
-        users, seen, truth = self.validation
         sums = torch.zeros(2, dtype=torch.float64)
-        discount = 1.0 / torch.arange(2, VALIDATION_K + 2, dtype=torch.float64).log2()
         user_vectors, item_vectors = self.model.vectors()
-        k = min(VALIDATION_K, item_vectors.shape[0])
-        for row in range(self.collective.rank, len(users), self.collective.size):
-            scores = item_vectors @ user_vectors[int(users[row])]
-            scores[~self.allowed] = -math.inf
-            scores[torch.from_numpy(seen.row(row)).long()] = -math.inf
-            wanted = truth.row(row)
-            hits = torch.from_numpy(np.isin(scores.topk(k).indices.numpy(), wanted))
-            sums[0] += discount[:k][hits].sum() / discount[: len(wanted)].sum()
-            sums[1] += 1
+        mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
+        for start in range(0, len(mine), _RANKED_AT_ONCE):
+            rows = mine[start : start + _RANKED_AT_ONCE]
+            scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
+            scores[:, ~self.allowed] = -math.inf
+            sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
         return float(sums[0] / sums[1].clamp_min(1))
+
+    def _gains(self, scores: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Sum of the NDCG of some users, and their number."""
+        assert self.validation is not None
+        k = min(self.settings.validation_k, scores.shape[1])
+        discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
+        for row, scored in zip(rows.tolist(), scores, strict=True):
+            scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
+        best, total = scores.topk(k).indices.numpy(), 0.0
+        for row, items in zip(rows.tolist(), best, strict=True):
+            wanted = self.validation.truth.row(row)
+            total += float(discount[torch.from_numpy(np.isin(items, wanted))].sum() / discount[: len(wanted)].sum())
+        return torch.tensor([total, len(rows)], dtype=torch.float64)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters."""
@@ -136,10 +176,73 @@ class RetrievalTask:
 
     def state(self) -> dict[str, Any]:
         """Optimizer."""
-        return {"adam": self.updates.state_dict()}
+        return self.updates.state_dict()
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
         """Take weights and state back."""
         self.model.load_state_dict(weights)
         if state is not None:
-            self.updates.load_state_dict(state["adam"])
+            self.updates.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Items that a batch shares, K of them, each once.
+
+    Parameters
+    ----------
+    items : int64 [K]
+    expected : float32 [K]
+        How often each was drawn, over how often it was to be expected.
+    share : float32 [K]
+        How often each was drawn, over all draws.
+    place : int64 [B]
+        Place of each pair's item among these; -1 where it is not one of them.
+    """
+
+    items: Tensor
+    expected: Tensor
+    share: Tensor
+    place: Tensor
+
+
+class Negatives:
+    """Draws the items that a batch shares.
+
+    Parameters
+    ----------
+    counts : int64 [items]
+        Popularity; items with 0 are never drawn.
+    settings : Retrieval
+    """
+
+    def __init__(self, counts: Tensor, settings: Retrieval) -> None:
+        self.random = torch.Generator()
+        self.number = settings.negatives
+        draws = torch.where(counts > 0, counts.double() ** settings.negative_power, 0.0)
+        self.cumulative = draws.cumsum(0)
+        self.expected = (draws / draws.sum() * self.number).float()
+        self.place_of = torch.full((len(counts),), -1)
+        self.all = torch.nonzero(counts > 0).squeeze(1)
+
+    def draw(self, positives: Tensor) -> Drawn:
+        """All items, or a sample with replacement; ``positives`` are those of the batch's pairs, int64 [B]."""
+        if self.number == 0:
+            items, ones = self.all, torch.ones(len(self.all))
+            return Drawn(items, ones, ones / len(items), self._places(items, positives))
+        points = torch.rand(self.number, generator=self.random, dtype=torch.float64) * self.cumulative[-1]
+        found = torch.searchsorted(self.cumulative, points, right=True).clamp_max(len(self.cumulative) - 1)
+        items, times = torch.unique(found, return_counts=True)
+        return Drawn(items, times / self.expected[items], times / self.number, self._places(items, positives))
+
+    def one_of(self, drawn: Drawn, count: int) -> Tensor:
+        """Random places among drawn items, each item as often as it was drawn, int64 [count]."""
+        points = torch.rand(count, generator=self.random)
+        places = torch.searchsorted(drawn.share.cumsum(0), points, right=True)
+        return places.clamp_max(len(drawn.items) - 1)
+
+    def _places(self, items: Tensor, positives: Tensor) -> Tensor:
+        self.place_of[items] = torch.arange(len(items))
+        places = self.place_of[positives]
+        self.place_of[items] = -1
+        return places

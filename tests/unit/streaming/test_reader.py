@@ -169,3 +169,23 @@ def test_known_bad_versions_are_refused(
             module._check_versions()
     finally:
         module._check_versions.cache_clear()
+
+
+def test_runs_of_equal_keys_are_shuffled_whole(tmp_path: Path) -> None:
+    """Users stay whole, but for one whose rows end one file and begin the next."""
+    tmp_path.mkdir(exist_ok=True)
+    user = np.repeat(np.arange(1, 41), np.arange(1, 41) % 7 + 1).astype(np.int32)
+    files = []
+    for number, part in enumerate(np.array_split(user, 3)):
+        pq.write_table(pa.table({"user": part, "row": np.arange(len(part))}), tmp_path / f"{number}.parquet")
+        files.append(((tmp_path / f"{number}.parquet").as_uri(), len(part)))
+    stream = ExampleStream(shards(files, 1, 9)[0], ["user", "row"], 9, 5, window=3, together="user")
+    orders = []
+    for epoch in (0, 1, 0):
+        batches = list(stream.epoch(epoch))
+        found = torch.cat([batch["user"][batch[ROW_WEIGHT] > 0] for batch in batches]).numpy()
+        assert np.array_equal(np.sort(found), user)
+        assert np.count_nonzero(found[1:] != found[:-1]) + 1 <= 40 + len(files) - 1
+        orders.append(found.tolist())
+    assert orders[0] == orders[2] != orders[1]
+    assert sorted(orders[0]) != orders[0]

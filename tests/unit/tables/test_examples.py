@@ -54,6 +54,17 @@ def test_the_order_does_not_depend_on_who_wrote_it(spark: SparkSession, tmp_path
     assert ways[0] == ways[1] == ways[2]
 
 
+def test_rows_that_belong_together_stay_neighbours(spark: SparkSession, tmp_path: Path) -> None:
+    rows = spark.createDataFrame(rows_of(400), "user int, item int, time bigint, weight float").repartition(3)
+    assert write_shuffled(rows, (tmp_path / "x").as_uri(), KEY, 90, 4, together=["user"]) == 400
+    found = pa.concat_tables([pq.read_table(file) for file in sorted((tmp_path / "x").glob("part-*"))]).to_pylist()
+    users = [row["user"] for row in found]
+    runs = [user for user, _ in itertools.groupby(users)]
+    assert len(runs) == len(set(runs)) == 17
+    assert runs != sorted(runs)
+    assert sorted(tuple(row.values()) for row in found) == sorted(rows_of(400))
+
+
 def test_rows_are_shuffled_over_the_whole(spark: SparkSession, tmp_path: Path) -> None:
     """Times rise in the input; after shuffling each file holds about the same spread of them."""
     tables = write(spark, tmp_path / "x", 2_000, 500, 4)

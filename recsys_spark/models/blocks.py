@@ -1,0 +1,191 @@
+"""Losses over a block of users × items: pairs of users and items against items that all users of a batch share.
+
+The shared items are the whole catalogue, or a sample of it. The scores of a user with them serve all of the user's
+pairs, so that a batch of whole users costs one matrix product, however many pairs it holds.
+
+The scores [U, K] are never kept: some users at a time, they are computed, turned into their gradients where they lie,
+and multiplied on into the gradients of the vectors, all in one buffer that stays in the processor's cache. Autograd
+would write and read six or more copies of the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
+_BUFFER = 1 << 20  # scores at a time: 4 MiB
+
+# scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
+# weight [b], owner [b] (row of the scores) and place [b]; gives the loss, and the gradients of the pairs' scores [b]
+Part = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """B pairs of U users, and K shared items.
+
+    Parameters
+    ----------
+    user : float32 [U, D]
+    item : float32 [K, D]
+    bias : float32 [K]
+        Score of user u and shared item k: ``user[u] · item[k] + bias[k]``.
+    owner : int64 [B]
+        Row of each pair's user.
+    place : int64 [B]
+        Place of each pair's item among the shared ones; -1 where it is not one of them.
+    outside : float32 [O]
+        Scores of the O pairs whose items are not among the shared ones, in their order.
+    """
+
+    user: Tensor
+    item: Tensor
+    bias: Tensor
+    owner: Tensor
+    place: Tensor
+    outside: Tensor
+
+    def positive(self) -> Tensor:
+        """Score of each pair, float32 [B], by a product of its own."""
+        shared = self.place.clamp_min(0)
+        inside = (self.user[self.owner] * self.item[shared]).sum(1) + self.bias[shared]
+        return inside.masked_scatter(self.place < 0, self.outside)
+
+
+def softmax(block: Block, expected: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy of each pair's item against the shared items, less those of the user's own pairs.
+
+    Bengio and Senécal 2008: a sampled item's score enters minus the log of its expected count in the draw, so that the
+    sum over the drawn estimates the sum over all.
+
+    Parameters
+    ----------
+    block : Block
+    expected : float32 [K]
+        How often an item was drawn, over how often it was to be expected: 1 where the shared items are all items.
+    weight : float32 [B]
+
+    Returns
+    -------
+    float32 []
+        Sum over pairs of weight times loss.
+    """
+    correction = expected.log()
+
+    def part(scores: Tensor, positive: Tensor, weight: Tensor, owner: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        shared = place >= 0
+        scores += correction
+        scores[owner[shared], place[shared]] = LEFT_OUT
+        most = scores.amax(1)
+        total = scores.sub_(most.unsqueeze(1)).exp_().sum(1)
+        behind = (most + total.log())[owner] - positive  # log of: all rivals over the pair
+        pull = torch.sigmoid(behind) * weight
+        scores.mul_((_per_user(pull, owner, len(scores)) / total).unsqueeze(1))
+        return (functional.softplus(behind) * weight).sum(), -pull
+
+    return _over_users(block, weight, part)
+
+
+def cross_entropy(block: Block, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
+    """Logistic loss of each pair, and of its user with ``negatives`` random items: the mean over all draws of them.
+
+    What drawing ``negatives`` items anew for every pair (He et al. 2017) gives on average, without its noise.
+
+    Parameters
+    ----------
+    block : Block
+    share : float32 [K]
+        Probability of each shared item in a draw, or its share of a sample of draws; their sum is 1.
+    weight : float32 [B]
+    negatives : float
+        Items a pair.
+    """
+
+    def part(scores: Tensor, positive: Tensor, weight: Tensor, owner: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        loss = (functional.softplus(-positive) * weight).sum()
+        times = _per_user(weight, owner, len(scores)) * negatives
+        loss = loss + (functional.softplus(scores) @ share) @ times
+        scores.sigmoid_().mul_(share).mul_(times.unsqueeze(1))
+        return loss, -torch.sigmoid(-positive) * weight
+
+    return _over_users(block, weight, part)
+
+
+def squares(block: Block, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
+    """Squared distance of each pair's score from 1, and of its user's with ``negatives`` random items from 0.
+
+    Hu, Koren and Volinsky 2008, with items weighted by their share in a draw. Parameters as in ``cross_entropy``.
+    """
+
+    def part(scores: Tensor, positive: Tensor, weight: Tensor, owner: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        short = 1.0 - positive
+        times = _per_user(weight, owner, len(scores)) * negatives
+        loss = (short.square() * weight).sum() + (scores.square() @ share) @ times
+        scores.mul_(share).mul_(2.0 * times.unsqueeze(1))
+        return loss, -2.0 * short * weight
+
+    return _over_users(block, weight, part)
+
+
+def bayesian_ranking(block: Block, rivals: Tensor, weight: Tensor) -> Tensor:
+    """BPR (Rendle et al. 2009): each pair against one random item of the shared ones.
+
+    Parameters
+    ----------
+    block : Block
+    rivals : int64 [B]
+        Place of each pair's random item among the shared ones; a pair against itself has no gradient.
+    weight : float32 [B]
+    """
+    rival = (block.user[block.owner] * block.item[rivals]).sum(1) + block.bias[rivals]
+    return (functional.softplus(rival - block.positive()) * weight).sum()
+
+
+def _per_user(values: Tensor, owner: Tensor, users: int) -> Tensor:
+    return torch.zeros(users).index_add_(0, owner, values)
+
+
+def _over_users(block: Block, weight: Tensor, part: Part) -> Tensor:
+    loss: Tensor = _OverUsers.apply(block.user, block.item, block.bias, block.outside, block, weight, part)
+    return loss
+
+
+class _OverUsers(torch.autograd.Function):
+    """Loss and gradients, some users at a time; the backward pass only scales what the forward pass has found."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, user: Tensor, item: Tensor, bias: Tensor, outside: Tensor, block: Block, weight: Tensor, part: Part
+    ) -> Tensor:
+        order = torch.argsort(block.owner, stable=True)
+        owner, place, weight = block.owner[order], block.place[order], weight[order]
+        scored = torch.zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
+        rows = max(1, min(len(user), _BUFFER // max(1, len(item))))
+        buffer = torch.empty(rows, len(item))
+        of_user, of_item, of_bias = torch.empty_like(user), torch.zeros_like(item), torch.zeros_like(bias)
+        of_pairs, loss = torch.empty(len(order)), torch.zeros(())
+        bounds = torch.searchsorted(owner, torch.arange(0, len(user) + rows, rows)).tolist()
+        for number, start in enumerate(range(0, len(user), rows)):
+            mine, pairs = user[start : start + rows], slice(bounds[number], bounds[number + 1])
+            scores = torch.addmm(bias, mine, item.T, out=buffer[: len(mine)])
+            shared = torch.nonzero(place[pairs] >= 0).squeeze(1)
+            cells = owner[pairs][shared] - start, place[pairs][shared]
+            positive = scored[pairs].index_put((shared,), scores[cells])
+            lost, pulled = part(scores, positive, weight[pairs], owner[pairs] - start, place[pairs])
+            scores.index_put_(cells, pulled[shared], accumulate=True)
+            loss, of_pairs[order[pairs]] = loss + lost, pulled
+            torch.mm(scores, item, out=of_user[start : start + rows])
+            of_item.addmm_(scores.T, mine)
+            of_bias += scores.sum(0)
+        ctx.save_for_backward(of_user, of_item, of_bias, of_pairs[block.place < 0])
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        return (*[scale * gradient for gradient in ctx.saved_tensors], None, None, None)
