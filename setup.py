@@ -37,7 +37,7 @@ REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
 
 TEST = [
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "hypothesis>=6.100",
     "chispa>=0.10",
     "ranx>=0.3.20",

@@ -47,7 +47,7 @@ Force = Annotated[bool, typer.Option("--force", help="Do it again although nothi
 _ABOUT = {
     "clean": "Raw logs to interactions, quarantine and ledger: every row is accounted for.",
     "featurize": "Append-only ids, encoded attributes, item statistics, histories, retrieval examples.",
-    "train-retrieval": "Matrix factorization by sampled softmax: one snapshot of vectors for each cut in time.",
+    "train-retrieval": "Matrix factorization: one snapshot of vectors for each cut in time.",
     "candidates": "Candidates and pair features of the label windows: what the ranker learns from.",
     "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
     "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",

@@ -80,6 +80,7 @@ SettingsFactory = Callable[..., Settings]
 NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "kill", "local", "notebook")}
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Deal tests out to workers by file, and the files of ``NIGHTS`` as one."""
     from xdist.scheduler import LoadScopeScheduling

@@ -25,7 +25,8 @@ class Split(Section):
     ranker_windows: int = Field(
         4,
         ge=1,
-        description="Label windows of valid_days for the ranker; the last is the validation window. 1: no ranker",
+        description="Label windows of valid_days for the ranker; the last is the validation window. "
+        "1: nothing after train-retrieval can run",
     )
 
     @model_validator(mode="after")

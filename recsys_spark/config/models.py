@@ -35,8 +35,12 @@ class Retrieval(Training):
     loss: Literal["softmax", "bce", "squared", "bpr"] = Field(
         "softmax", description="Each user's items against shared ones: softmax, logistic, squared or one by one"
     )
-    negatives: int = Field(384, ge=0, description="Items that a batch shares as negatives; 0: the whole catalogue")
-    negative_power: float = Field(0.5, ge=0, description="They are drawn by popularity to this power; 0: evenly")
+    negatives: int = Field(
+        384, ge=0, description="Items that a batch shares as negatives; 0: the whole catalogue, evenly"
+    )
+    negative_power: float = Field(
+        0.5, ge=0, le=2, description="A number of them is drawn by popularity to this power; 0: evenly"
+    )
     negative_weight: float = Field(8.0, gt=0, description="For bce and squared: negatives that go with a positive")
     temperature: float | None = Field(
         None, gt=0, description="Score by cosine over this temperature; without it by the dot product"

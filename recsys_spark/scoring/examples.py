@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 def write_ranker_examples(work: Work) -> list[Manifest]:
     """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features."""
     settings, store = work.settings, work.store
+    if settings.split.ranker_windows < 2:
+        raise RecsysError(
+            "there is no window to train a ranker on, since the last one is for validation",
+            "setting 'split.ranker_windows' = 1",
+            "Set 2 or more; with 1 only the stages up to train-retrieval can run.",
+        )
     numbers = feature_names(settings.features)
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     folder = store.folder("ranker_examples", work.stamp)

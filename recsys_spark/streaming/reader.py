@@ -1,8 +1,8 @@
 """Streams training examples out of Parquet with Petastorm, in shuffled batches of tensors.
 
-Spark has shuffled all rows and written one row group a file, equal to a row. Here whole files are dealt out to ranks,
-read column by column, and permuted in a window of several files. Every rank yields the same number of batches: a
-synchronous update would hang otherwise. Rows that fill up the last batch have weight 0.
+Spark has shuffled all rows, or all users, and written one row group a file, equal to a row. Here whole files are dealt
+out to ranks, read column by column, and permuted in a window of several files. Every rank yields the same number of
+batches: a synchronous update would hang otherwise. Rows that fill up the last batch have weight 0.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _shuffled(keys: NDArray[np.generic], generator: np.random.Generator) -> NDAr
 
 
 def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:
-    """Rows of one file: a uniform sample of all rows, since they are globally shuffled."""
+    """Rows of one file: a uniform sample of all rows, where rows are globally shuffled."""
     return next(iter(_read((url,), columns)))
 
 

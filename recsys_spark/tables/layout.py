@@ -32,7 +32,7 @@ def small_frame(spark: SparkSession, rows: Iterable[Sequence[Any]], schema: str)
     rows : iterable of sequences
         A value a column; of a map, a list of pairs.
     schema : str
-        Spark DDL.
+        Spark DDL; numbers, text, dates, and lists and maps of them (no times: they would need a zone).
     """
     from pyspark.sql.pandas.types import to_arrow_schema
     from pyspark.sql.types import StructType

@@ -11,6 +11,7 @@ import re
 import uuid
 import zipimport
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,21 +71,22 @@ def keep_archives() -> None:
     Spark lets every task forget where modules are. Python 3.11 then reads the table of contents of all archives anew,
     and Spark's own jar, with its thousands of entries, is on the path of its workers: 0.1 to 0.3 s a task.
     """
-    if not hasattr(zipimport.zipimporter, "stamps"):
-        read_again, stamps = zipimport.zipimporter.invalidate_caches, dict[str, tuple[int, int]]()
+    if hasattr(zipimport.zipimporter, "is_kept"):
+        return
+    read_again = zipimport.zipimporter.invalidate_caches
 
-        def invalidate_caches(self: zipimport.zipimporter) -> None:
-            try:
-                found = os.stat(self.archive)
-            except OSError:
-                return read_again(self)
+    def invalidate_caches(self: Any) -> None:
+        """Each package of an archive has an importer of its own: the stamp is the importer's, not the archive's."""
+        stamp = None
+        with suppress(OSError):
+            found = os.stat(self.archive)
             stamp = (found.st_mtime_ns, found.st_size)
-            if stamps.get(self.archive) != stamp:
-                read_again(self)
-                stamps[self.archive] = stamp
+        if stamp is None or getattr(self, "stamp", None) != stamp:
+            read_again(self)
+            self.stamp = stamp if self._files else None  # of an archive that could not be read there is none
 
-        zipimport.zipimporter.stamps = stamps  # type: ignore[attr-defined]
-        zipimport.zipimporter.invalidate_caches = invalidate_caches  # type: ignore[method-assign]
+    zipimport.zipimporter.is_kept = True  # type: ignore[attr-defined]
+    zipimport.zipimporter.invalidate_caches = invalidate_caches  # type: ignore[method-assign]
 
 
 def _names(schema: str) -> list[tuple[str, str]]:

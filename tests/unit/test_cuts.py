@@ -14,7 +14,7 @@ splits = st.builds(
     Split,
     valid_days=st.integers(1, 400),
     test_days=st.integers(1, 400),
-    ranker_windows=st.integers(2, 8),
+    ranker_windows=st.integers(1, 8),
 )
 days = st.dates(date(1990, 1, 1), date(2150, 12, 31))
 

@@ -1,8 +1,7 @@
-"""Fits one snapshot of the retrieval model a cut: the first with early stopping, each later one on from there."""
+"""Fits one snapshot of the retrieval model a cut: the first with early stopping, later ones on from there, or anew."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
+from recsys_spark.errors import RecsysError
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming import ExampleStream, shards
 from recsys_spark.tables.arrays import read_parquet, save_array
@@ -21,6 +21,8 @@ from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
 from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
+
+_WHOLE = 1 << 27  # numbers of the item vectors, up to which the whole catalogue may be each batch's negatives: 512 MiB
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
@@ -67,9 +69,21 @@ class _Context:
         counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
         for name, values in counts.items():
             values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
-        fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
-        prior = (fresh + 0.1).log().float() - _offset(fresh, self.settings)
         size = (self.job["users"], self.job["items"])
+        if snapshot["files"] and not counts["events"].any():
+            raise RecsysError(
+                f"there are examples, but no item has an event before the cut '{snapshot['cut']}'",
+                "table 'item_stats'",
+                "Run featurize again with --force.",
+            )
+        if self.settings.negatives == 0 and size[1] * self.settings.dim > _WHOLE:
+            raise RecsysError(
+                f"the whole catalogue, {size[1]:,} items, is too much to compare each batch with",
+                "setting 'retrieval.negatives' = 0",
+                "Give a number: so many items are drawn for each batch.",
+            )
+        fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
+        prior = first_bias(fresh, torch.from_numpy(counts["events"]), self.settings)
         return RetrievalTask(
             *size, counts["events"], prior, snapshot["time"], validation, self.settings, self.collective
         )
@@ -91,12 +105,29 @@ def _passes(curve: list[dict[str, float]], metric: str) -> int:
     return best_epoch(curve, metric) if metric in curve[-1] else len(curve)
 
 
-def _offset(fresh: Tensor, settings: Retrieval) -> float:
-    """What the log of an item's popularity is over its trained bias, about."""
+def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval) -> Tensor:
+    """What an item's bias is about to be, from its popularity, float32 [items].
+
+    For the logistic loss it is the logarithm of how often the item is taken over how often it is a negative; for the
+    softmax and BPR, which do not change if all biases do, near 0 for an item of middling popularity.
+
+    Parameters
+    ----------
+    fresh : float64 [items]
+        Popularity of late.
+    events : int64 [items]
+        By which negatives are drawn.
+    settings : Retrieval
+    """
+    log = (fresh + 0.1).log()
+    if settings.loss == "squared":  # scores from 0 to 1
+        return torch.zeros(len(fresh))
     if settings.loss != "bce":
-        return 3.0
-    drawn = settings.negative_weight * float(fresh.sum()) / max(1, int((fresh > 0).sum()))  # times it is a negative
-    return math.log(max(drawn, 1e-6))
+        return (log - 3.0).float()
+    power = settings.negative_power if settings.negatives else 0.0
+    draws = torch.where(events > 0, events.double() ** power, 0.0)
+    drawn = settings.negative_weight * fresh.sum() * draws / draws.sum().clamp_min(1e-12)
+    return torch.where(events > 0, log - drawn.clamp_min(1e-6).log(), 0.0).float()
 
 
 def _validation(storage: Storage, path: str) -> Validation:

@@ -22,7 +22,7 @@ from recsys_spark.training.collective import Collective
 from recsys_spark.training.optim import TableUpdates, linear_decay
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
-_RANKED_AT_ONCE = 256
+_RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class RetrievalTask:
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
         collective.broadcast(self.model)
+        self.model.bias.weight.requires_grad_(settings.bias)
         tables = [self.model.user, self.model.item]
         self.updates = TableUpdates([*tables, self.model.bias] if settings.bias else tables, collective)
 
@@ -149,8 +150,9 @@ class RetrievalTask:
         sums = torch.zeros(2, dtype=torch.float64)
         user_vectors, item_vectors = self.model.vectors()
         mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
-        for start in range(0, len(mine), _RANKED_AT_ONCE):
-            rows = mine[start : start + _RANKED_AT_ONCE]
+        at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
+        for start in range(0, len(mine), at_once):
+            rows = mine[start : start + at_once]
             scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
@@ -164,10 +166,11 @@ class RetrievalTask:
         discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
         for row, scored in zip(rows.tolist(), scores, strict=True):
             scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
-        best, total = scores.topk(k).indices.numpy(), 0.0
-        for row, items in zip(rows.tolist(), best, strict=True):
+        best, total = scores.topk(k), 0.0
+        for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
             wanted = self.validation.truth.row(row)
-            total += float(discount[torch.from_numpy(np.isin(items, wanted))].sum() / discount[: len(wanted)].sum())
+            hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
+            total += float(discount[hits].sum() / discount[: len(wanted)].sum())
         return torch.tensor([total, len(rows)], dtype=torch.float64)
 
     def weights(self) -> dict[str, Tensor]:

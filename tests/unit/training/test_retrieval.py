@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recsys_spark.config.models import Retrieval
+from recsys_spark.errors import RecsysError
 from recsys_spark.ragged import Rows
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Alone
@@ -63,7 +64,7 @@ def ndcg_by_hand(task: RetrievalTask, validation: Validation, k: int) -> float:
 
 
 def test_validation_is_the_ndcg_of_items_that_are_new_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_spark.training.tasks.retrieval._RANKED_AT_ONCE", 3)
+    monkeypatch.setattr("recsys_spark.training.tasks.retrieval._RANKED_AT_ONCE", 3 * ITEMS)
     users = np.arange(2, 12)
     seen = Rows.from_lists([[int(user), 2] for user in users])
     truth = Rows.from_lists([range(3 + user % 2, 3 + user % 9) if user % 9 > 2 else [5] for user in users])
@@ -72,6 +73,49 @@ def test_validation_is_the_ndcg_of_items_that_are_new_to_the_user(monkeypatch: p
     assert task.metric == "ndcg5_new"
     assert task.validate() == pytest.approx(ndcg_by_hand(task, validation, 5))
     assert task_of(None).validate() is None
+
+
+def test_what_nobody_may_get_is_no_hit_however_long_the_list() -> None:
+    validation = Validation(np.array([2]), Rows.from_lists([[3]]), Rows.from_lists([[ITEMS - 1]]))  # never sold
+    assert task_of(validation, validation_k=100).validate() == 0.0
+
+
+@pytest.mark.parametrize("negatives", [0, 20])
+@pytest.mark.parametrize("bias", [True, False])
+def test_no_gradient_is_left_after_a_step(bias: bool, negatives: int) -> None:
+    task = task_of(bias=bias, negatives=negatives)
+    before = task.model.bias.weight.detach().clone()
+    task.begin(0)
+    task.step(batch_of(*planted(0)), 0.0)
+    assert [each.grad for each in task.model.parameters()] == [None] * 3
+    assert torch.equal(task.model.bias.weight, before) is not bias
+
+
+def test_first_biases_are_those_of_a_model_that_knows_popularity_only() -> None:
+    events = torch.tensor([0, 0, 1, 10, 100])
+    fresh = events.double()
+    even, drawn = (
+        job_module.first_bias(fresh, events, Retrieval(loss="bce", negatives=n, negative_weight=2.0)) for n in (0, 9)
+    )
+    root = events.double().sqrt()
+    for bias, share in ((even, torch.full((5,), 1 / 3)), (drawn, root / root.sum())):
+        expected = ((events[2:] + 0.1) / (2.0 * 111 * share[2:])).log()
+        torch.testing.assert_close(bias[2:], expected.float())
+    assert not job_module.first_bias(fresh, events, Retrieval(loss="squared")).any()
+
+
+def test_examples_of_items_without_events_are_refused(tmp_path: Path) -> None:
+    job, storage = job_in(tmp_path, [[0], [], []])
+    stats = pq.read_table(tmp_path / "stats" / "part-0.parquet").to_pandas().assign(events=0)
+    pq.write_table(pa.Table.from_pandas(stats, preserve_index=False), tmp_path / "stats" / "part-0.parquet")
+    with pytest.raises(RecsysError, match="no item has an event before the cut 'valid'"):
+        run(job, storage)
+
+
+def test_a_whole_catalogue_too_large_for_memory_is_refused(tmp_path: Path) -> None:
+    job, storage = job_in(tmp_path, [[0], [], []])
+    with pytest.raises(RecsysError, match=r"retrieval\.negatives"):
+        run({**job, "items": 1 << 26}, storage)
 
 
 @pytest.mark.parametrize("temperature", [None, 0.2])
