@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PYTEST_ARGS ?=
 TEST_WORKERS ?= 2
-REPRODUCE_DATA ?= ../shared/data
+REPRODUCE_DATA ?=
 SEEDS ?= 3
 DEMO_DATA ?= .demo/data
 DEMO_DATE ?= 2017-12-31
@@ -74,7 +74,7 @@ bench-data: setup ## cleaning and features on generated logs, beside polars and 
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-ncf reproduce-gowalla:
-	@$(IN_VENV) REPRODUCE_DATA=$(REPRODUCE_DATA) SEEDS=$(SEEDS) python tests/benchmarks/reproduce/reproduce.py $(@:reproduce-%=%)
+	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" SEEDS=$(SEEDS) python tests/benchmarks/reproduce/reproduce.py $(@:reproduce-%=%)
 
 .PHONY: notebook
 notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebooks

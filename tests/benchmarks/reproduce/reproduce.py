@@ -155,9 +155,10 @@ def train(spark: Any, settings: Any) -> Trained:
 
 
 def main(table: str) -> None:
-    data = Path(os.environ["REPRODUCE_DATA"])
-    if not data.is_dir():
-        sys.exit(f"REPRODUCE_DATA is '{data}', which is no folder: give the one that holds ml-1m and gowalla")
+    given = os.environ.get("REPRODUCE_DATA", "")
+    data = Path(given)
+    if not given or not data.is_dir():
+        sys.exit(f"REPRODUCE_DATA is '{given}', which is no folder: give the one that holds ml-1m and gowalla")
     make_log, figures_of = TABLES[table]
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix=f"reproduce-{table}-") as folder:
