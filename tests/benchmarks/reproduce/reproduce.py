@@ -98,7 +98,7 @@ def gowalla_log(data: Path, folder: Path) -> None:
     """A tenth of the pairs, drawn once for all seeds, is for validation."""
     users, items = gowalla_pairs(data, "train")
     valid = np.random.default_rng(3).random(len(users)) < 0.1
-    write_log(folder, users, items, np.full(len(users), 1_000_000_000), valid)
+    write_log(folder, users, items, np.full(len(users), 1_046_400_000), valid)
 
 
 def gowalla_figures(data: Path, model: Trained) -> dict[str, float]:
