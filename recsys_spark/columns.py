@@ -30,6 +30,7 @@ TIME = "time"  # event time in whole seconds since 1970-01-01 UTC
 SPLIT = "split"
 CUT = "cut"
 TARGET = "target"
+GIVEN = "given"  # kind of labels that stand in the log
 ITEMS = "items"
 TIMES = "times"
 WEIGHTS = "weights"

@@ -1,4 +1,4 @@
-"""DeepFM over candidates: log loss on the validation window."""
+"""DeepFM over candidates or given labels: log loss on the validation part."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class RankerTask:
 
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = self.fields.inputs(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
-        numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
+        numbers = torch.zeros(len(batch[c.TARGET]), len(self.numbers))
+        if self.numbers:
+            numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
         logits: Tensor = self.model(numbers=numbers, **inputs)
         return logits
 
