@@ -95,6 +95,15 @@ class Ranker(Training):
     dropout: float = Field(0.1, ge=0, lt=1)
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the embeddings, before FM and deep part")
+    id_l2: float = Field(0.0, ge=0, description="L2 on the vectors of ids, once for each row of a batch that uses one")
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The model that is validated and kept is a moving average over the steps, with so much of "
+        "it kept at each (0.998: about 500 steps); 0: the weights as they are",
+    )
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
     ids: list[Literal["user", "item"]] = Field([], description="Ids that are fields of the model, as the features are")
     refit: bool = Field(True, description="Fit anew on the validation part too, once the number of passes is chosen")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 FIRST_BUCKET = 1  # 0 is "missing"
 FIRST_LOGIT = -2.0  # most candidates are not taken
@@ -35,6 +36,8 @@ class DeepFMSpec:
     dropout : float
     dense : int
         Numbers of users and items that are taken as they are, K.
+    embedding_dropout : float
+        Share of the embeddings' values that is dropped, for the FM and the deep part alike.
     """
 
     sizes: list[int]
@@ -45,6 +48,7 @@ class DeepFMSpec:
     hidden: list[int]
     dropout: float
     dense: int = 0
+    embedding_dropout: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -120,6 +124,7 @@ class DeepFM(nn.Module):
         float32 [B]
         """
         embedded, linear = self._embed(codes, numbers, weights or [None] * len(codes))  # [B, F, D], [B, F]
+        embedded = functional.dropout(embedded, self.spec.embedding_dropout, self.training)
         first = linear.sum(1)
         total = embedded.sum(1)
         second = 0.5 * (total.square() - embedded.square().sum(1)).sum(1)

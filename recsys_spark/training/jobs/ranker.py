@@ -34,6 +34,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         hidden=settings.hidden,
         dropout=settings.dropout,
         dense=fields.dense,
+        embedding_dropout=settings.embedding_dropout,
     )
     columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
 

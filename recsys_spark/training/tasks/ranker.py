@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recsys_spark import columns as c
 from recsys_spark.config import Ranker
@@ -56,6 +57,16 @@ class RankerTask:
         self.collective, self.seed = collective, settings.seed
         self.learning_rate = settings.learning_rate
         self.adam = collective.wrap(_adamw(self.model, settings), self.model.named_parameters())
+        self.id_l2 = settings.id_l2
+        first_item = len(fields.user.codes)  # users' fields come first, and an id is the first of its side
+        self.id_starts = [
+            (index, int(self.model.starts[0 if side == "user" else first_item]))
+            for side, index in (("user", c.USER_INDEX), ("item", c.ITEM_INDEX))
+            if side in settings.ids
+        ]
+        self.average: AveragedModel | None = None
+        if settings.averaging:
+            self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
 
     def begin(self, epoch: int) -> None:
         """Dropout of an epoch follows from the seed, the epoch and the rank."""
@@ -69,9 +80,11 @@ class RankerTask:
             group["lr"] = self.learning_rate * linear_decay(progress)
         self.adam.zero_grad()
         weight = batch[ROW_WEIGHT]
-        loss = binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight)
-        (loss / weight.sum().clamp_min(1.0)).backward()
+        loss = binary_cross_entropy(self._logits(batch, self.model), batch[c.TARGET].float(), weight)
+        ((loss + self._penalty(batch)) / weight.sum().clamp_min(1.0)).backward()
         self.adam.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         return float(loss.detach()), float(weight.sum())
 
     @torch.no_grad()
@@ -79,36 +92,55 @@ class RankerTask:
         """Minus the mean log loss of the validation rows: a sum and a count over all ranks."""
         if self.validation is None:
             return None
-        self.model.eval()
+        model = self._kept().eval()
         sums = torch.zeros(2, dtype=torch.float64)
         for batch in self.validation.epoch(0, shuffle=False):
             weight = batch[ROW_WEIGHT]
-            sums[0] += float(binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight))
+            sums[0] += float(binary_cross_entropy(self._logits(batch, model), batch[c.TARGET].float(), weight))
             sums[1] += float(weight.sum())
         sums = self.collective.sum(sums)
         return -float(sums[0] / sums[1].clamp_min(1))
 
-    def _logits(self, batch: dict[str, Tensor]) -> Tensor:
+    def _kept(self) -> DeepFM:
+        """Model that is validated and kept: the average of the steps, where one is asked for."""
+        kept: DeepFM = self.model if self.average is None else self.average.module
+        return kept
+
+    def _penalty(self, batch: dict[str, Tensor]) -> Tensor:
+        """L2 of the ids' vectors, a sum over rows: an id pays for each use, as it learns from each."""
+        total = torch.zeros(())
+        for index, start in self.id_starts if self.id_l2 else []:
+            squares = self.model.embedding(batch[index].long() + start).square().sum(1)
+            total = total + self.id_l2 * (batch[ROW_WEIGHT] * squares).sum()
+        return total
+
+    def _logits(self, batch: dict[str, Tensor], model: DeepFM) -> Tensor:
         inputs = self.fields.inputs(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
         numbers = torch.zeros(len(batch[c.TARGET]), len(self.numbers))
         if self.numbers:
             numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
-        logits: Tensor = self.model(numbers=numbers, **inputs)
+        logits: Tensor = model(numbers=numbers, **inputs)
         return logits
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and bucket edges."""
-        return dict(self.model.state_dict())
+        return dict(self._kept().state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Optimizer."""
-        return {"adam": self.adam.state_dict()}
+        """Optimizer; with averaging also the weights of the last step, and the number of steps."""
+        state = {"adam": self.adam.state_dict()}
+        if self.average is not None:
+            state |= {"last": dict(self.model.state_dict()), "averaged": self.average.n_averaged}
+        return state
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
         """Take weights and state back."""
-        self.model.load_state_dict(weights)
+        self._kept().load_state_dict(weights)
         if state is not None:
             self.adam.load_state_dict(state["adam"])
+            if self.average is not None:
+                self.model.load_state_dict(state["last"])
+                self.average.n_averaged.copy_(state["averaged"])
 
 
 def _adamw(model: DeepFM, settings: Ranker) -> torch.optim.AdamW:
