@@ -70,10 +70,11 @@ bench-demo: demo-data ## time and memory of each stage; BENCH_SCALE=small (defau
 bench-data: setup ## cleaning and features on generated logs, beside polars and duckdb; BENCH_SCALE=small or full
 	@$(IN_VENV) python tests/benchmarks/bench_data.py
 
-.PHONY: reproduce-ncf reproduce-gowalla
+.PHONY: reproduce-ncf reproduce-gowalla reproduce-ctr
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)
-reproduce-ncf reproduce-gowalla:
+reproduce-ctr: setup ## published table: MovieLens-1M, liked or disliked, AUC (REPRODUCE_DATA=FOLDER SEEDS=3)
+reproduce-ncf reproduce-gowalla reproduce-ctr:
 	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" SEEDS=$(SEEDS) python tests/benchmarks/reproduce/reproduce.py $(@:reproduce-%=%)
 
 .PHONY: notebook
