@@ -91,7 +91,7 @@ def evaluate(work: Work) -> list[Manifest]:
     plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share, labelled)
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     parts = histories.mapInArrow(partial(_parts, plan=plan), PARTS)
-    if labelled:
+    if labelled and work.inputs["ranker_examples"].extra["rows_of_split"][TEST]:
         parts = parts.unionByName(labelled_parts(work, plan.how))
     rows = _metrics(parts, plan, at)
     store.storage.delete_folder(f"_jobs/evaluate-{work.stamp.run_id}")

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 def labelled_parts(work: Work, how: Recipe) -> DataFrame:
     """Sums and counts over the test rows of ``ranker_examples``: log loss, and what the AUC is computed from."""
-    rows = work.store.read(work.spark, work.inputs["ranker_examples"])
-    test = rows.where(rows[c.SPLIT] == TEST).select(c.USER_INDEX, c.ITEM_INDEX, c.TARGET)
-    return test.mapInArrow(partial(_figures, how=how), PARTS)
+    test = work.store.read_part(work.spark, work.inputs["ranker_examples"], f"{c.SPLIT}={TEST}")
+    return test.select(c.USER_INDEX, c.ITEM_INDEX, c.TARGET).mapInArrow(partial(_figures, how=how), PARTS)
 
 
 def _figures(batches: Iterator[pa.RecordBatch], how: Recipe) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ from small_log import DT, END, NO_FEATURES, featurized, indexed, random_log, wri
 from recsys_spark.config import Labels, Settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.examples import STAGE
-from recsys_spark.scoring.labelled import write_labelled
+from recsys_spark.scoring.labelled import SPLITS, write_labelled
 from recsys_spark.stage import Work
 from recsys_spark.tables import TableStore
 from recsys_spark.tables.store import Stamp
@@ -44,13 +44,13 @@ def written(spark: SparkSession, settings: Settings, log: pd.DataFrame) -> tuple
     store = TableStore(settings.root)
     work = Work(spark, settings, store, DT, Stamp(DT, "r", "candidates", "", "", "", {}), result.manifests)
     (manifest,) = write_labelled(work)
-    rows = store.read(spark, manifest).toPandas()
+    rows = {split: store.read_part(spark, manifest, f"split={split}").toPandas() for split in SPLITS}
     assert manifest.extra["numbers"] == []
-    assert manifest.extra["rows_of_split"] == rows.groupby("split").size().to_dict()
+    assert manifest.extra["rows_of_split"] == {split: len(part) for split, part in rows.items()}
     labels = store.read(spark, result.manifests["labels"]).toPandas()
     return labels.merge(result.tables["user_ids"].rename(columns={"index": "user_index"}), on="user_index").merge(
         result.tables["item_ids"].rename(columns={"index": "item_index"}), on="item_index"
-    ), {split: part[COLUMNS] for split, part in rows.groupby("split")}
+    ), rows
 
 
 def as_rows(frame: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
