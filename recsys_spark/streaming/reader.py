@@ -57,10 +57,22 @@ def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Sh
     batch_size : int
         Rows of one rank's batch.
     """
-    dealt = [files[rank::ranks] for rank in range(ranks)]
+    return shards_of([files[rank::ranks] for rank in range(ranks)], batch_size)
+
+
+def shards_of(dealt: list[list[tuple[str, int]]], batch_size: int) -> list[Shard]:
+    """Settle the steps of an epoch, given each rank's files: as many as the fullest rank needs.
+
+    Parameters
+    ----------
+    dealt : list of lists of (url, rows)
+        Files of each rank.
+    batch_size : int
+        Rows of one rank's batch.
+    """
     rows = [sum(count for _, count in mine) for mine in dealt]
     steps = -(-max(rows) // batch_size)
-    types = files[0][0] if files else ""
+    types = next((url for mine in dealt for url, _ in mine), "")
     return [Shard(tuple(url for url, _ in mine), count, steps, types) for mine, count in zip(dealt, rows, strict=True)]
 
 

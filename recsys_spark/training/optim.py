@@ -21,10 +21,12 @@ class TableUpdates:
     tables : list of Embedding
         Weights [rows, D] each; ``sparse`` says of which kind the gradients are.
     collective : Collective
+    names : list of str
+        Of the tables: what is sent is counted by them.
     """
 
-    def __init__(self, tables: list[nn.Embedding], collective: Collective) -> None:
-        self.tables, self.collective = tables, collective
+    def __init__(self, tables: list[nn.Embedding], collective: Collective, names: list[str]) -> None:
+        self.tables, self.collective, self.names = tables, collective, names
         sparse = [table.weight for table in tables if table.sparse]
         dense = [table.weight for table in tables if not table.sparse]
         self.optimizers: dict[str, Optimizer] = {}
@@ -35,11 +37,11 @@ class TableUpdates:
 
     def step(self, learning_rate: float) -> None:
         """Update the touched rows and clear the gradients."""
-        for place, table in enumerate(self.tables):
+        for name, table in zip(self.names, self.tables, strict=True):
             gradient = table.weight.grad
             if gradient is not None:
                 both = self.collective
-                total = both.sum_sparse(gradient, f"table.{place}") if table.sparse else both.sum(gradient)
+                total = both.sum_sparse(gradient, name) if table.sparse else both.sum(gradient, name)
                 table.weight.grad = total
         for optimizer in self.optimizers.values():
             optimizer.param_groups[0]["lr"] = learning_rate

@@ -18,8 +18,9 @@ from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
-from recsys_spark.training.collective import Collective
+from recsys_spark.training.collective import Alone, Collective
 from recsys_spark.training.optim import TableUpdates, linear_decay
+from recsys_spark.training.user_rows import ELSEWHERE, UserRows, first_rows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
 _RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
@@ -59,6 +60,9 @@ class RetrievalTask:
     validation : Validation, optional
     settings : Retrieval
     collective : Collective
+    rows : UserRows, optional
+        Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
+        users are here.
     """
 
     def __init__(
@@ -71,24 +75,35 @@ class RetrievalTask:
         validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
+        rows: UserRows | None = None,
     ) -> None:
-        torch.manual_seed(settings.seed)
+        self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
-        size = (users, items, settings.dim)
+        size = (len(self.rows), items, settings.dim)
         self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
         self.metric = f"ndcg{settings.validation_k}_new"
         self.prior = prior if settings.bias else torch.zeros_like(prior)
+        draw = (settings.dim, settings.seed, settings.init_std)
         with torch.no_grad():
+            self.model.user.weight.copy_(self.rows.first(*draw))
+            self.model.item.weight.copy_(first_rows("item", 0, items, *draw))
+            self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
         self.allowed = counts > 0
         self.negatives = Negatives(counts, settings)
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
-        collective.broadcast(self.model)
+        tables = {"item": self.model.item, "bias": self.model.bias}
+        for table in [*tables.values(), *([self.model.user] if self.rows.whole else [])]:
+            collective.broadcast(table)
         self.model.bias.weight.requires_grad_(settings.bias)
-        tables = [self.model.user, self.model.item]
-        self.updates = TableUpdates([*tables, self.model.bias] if settings.bias else tables, collective)
+        if not settings.bias:
+            del tables["bias"]
+        self.updates = {
+            "users": TableUpdates([self.model.user], collective if self.rows.whole else Alone(), ["user"]),
+            "items": TableUpdates(list(tables.values()), collective, list(tables)),
+        }
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -104,7 +119,8 @@ class RetrievalTask:
     def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
         """One step; an old event weighs less, by half-life."""
         positives = batch[c.ITEM_INDEX].long()
-        users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        users = self.rows.of_users(indexes)
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
         weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
         drawn = self.negatives.draw(positives)
@@ -114,7 +130,8 @@ class RetrievalTask:
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
         total.backward()
-        self.updates.step(self.settings.learning_rate * linear_decay(progress))
+        for updates in self.updates.values():
+            updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
 
     def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
@@ -144,16 +161,20 @@ class RetrievalTask:
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """NDCG over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
+        """NDCG over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
         if self.validation is None or len(self.validation.users) == 0:
             return None
         sums = torch.zeros(2, dtype=torch.float64)
-        user_vectors, item_vectors = self.model.vectors()
-        mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
+        item_vectors = self.model.item_vectors()
+        users = self.rows.place[torch.from_numpy(self.validation.users)].long()
+        if self.rows.whole:
+            mine = np.arange(self.collective.rank, len(users), self.collective.size)
+        else:
+            mine = np.flatnonzero(users.numpy() != ELSEWHERE)
         at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
         for start in range(0, len(mine), at_once):
             rows = mine[start : start + at_once]
-            scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
+            scores = self.model.user_vectors(users[rows]) @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
@@ -179,13 +200,14 @@ class RetrievalTask:
 
     def state(self) -> dict[str, Any]:
         """Optimizer."""
-        return self.updates.state_dict()
+        return {side: updates.state_dict() for side, updates in self.updates.items()}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
         """Take weights and state back."""
         self.model.load_state_dict(weights)
         if state is not None:
-            self.updates.load_state_dict(state)
+            for side, updates in self.updates.items():
+                updates.load_state_dict(state[side])
 
 
 @dataclass(frozen=True)
