@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
 
 
 class TableUpdates:
@@ -25,6 +26,7 @@ class TableUpdates:
 
     def __init__(self, tables: list[nn.Embedding], collective: Collective) -> None:
         self.tables, self.collective = tables, collective
+        self.health = Health(table.weight for table in tables)
         sparse = [table.weight for table in tables if table.sparse]
         dense = [table.weight for table in tables if not table.sparse]
         self.optimizers: dict[str, Optimizer] = {}
@@ -34,13 +36,20 @@ class TableUpdates:
             self.optimizers["dense"] = Adam(dense)
 
     def step(self, learning_rate: float) -> None:
-        """Update the touched rows and clear the gradients."""
+        """Update the touched rows and clear the gradients.
+
+        Raises
+        ------
+        NotFinite
+            On every rank, before any update, where a rank's loss or gradient is not finite.
+        """
         for place, table in enumerate(self.tables):
             gradient = table.weight.grad
             if gradient is not None:
                 both = self.collective
                 total = both.sum_sparse(gradient, f"table.{place}") if table.sparse else both.sum(gradient)
                 table.weight.grad = total
+        self.health.check(table.weight.grad for table in self.tables if table.weight.grad is not None)
         for optimizer in self.optimizers.values():
             optimizer.param_groups[0]["lr"] = learning_rate
             optimizer.step()

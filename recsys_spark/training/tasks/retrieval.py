@@ -44,7 +44,7 @@ class Validation:
 
 
 class RetrievalTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class RetrievalTask:
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
-        total.backward()
+        self.updates.health.spread(total).backward()
         self.updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
 
@@ -172,6 +172,10 @@ class RetrievalTask:
             hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
             total += float(discount[hits].sum() / discount[: len(wanted)].sum())
         return torch.tensor([total, len(rows)], dtype=torch.float64)
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """That of the negatives."""
+        return {"negatives": self.negatives.random}
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters."""
