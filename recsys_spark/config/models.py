@@ -17,7 +17,11 @@ class Training(Section):
     learning_rate: float = Field(gt=0)
     patience: int = Field(2, ge=1, description="Epochs without a better validation figure before it stops")
     seed: int = 1
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay; the best epoch's stays too")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Minutes of training within an epoch after which a checkpoint is written"
+    )
+    read_timeout: float = Field(600.0, gt=0, description="Seconds without a batch from the reader after which it ends")
 
 
 class Retrieval(Training):

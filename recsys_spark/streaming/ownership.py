@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys_spark.streaming.reader import Shard, shards_of
+from recsys_spark.streaming.reader import Shard, settle
 
 
 def deal_groups(rows: list[int], ranks: int) -> list[int]:
@@ -45,4 +45,4 @@ def owned_shards(files: list[tuple[str, int, int]], owner: list[int], ranks: int
         Rows of one rank's batch.
     """
     dealt = [[(url, rows) for url, rows, group in files if owner[group] == rank] for rank in range(ranks)]
-    return shards_of(dealt, batch_size)
+    return settle([(url, rows) for url, rows, _ in files], dealt, batch_size)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +40,9 @@ class Collective(Protocol):
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Optimizer that averages dense gradients over ranks before its step."""
 
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
+        """Block in which the gradients of a wrapped optimizer are those of all ranks, and its step takes them so."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -65,6 +69,10 @@ class Alone:
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Return the optimizer as it is."""
         return optimizer
+
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
+        """They are."""
+        return nullcontext()
 
     def barrier(self) -> None:
         """Nobody to wait for."""
@@ -110,6 +118,13 @@ class HorovodWorld:
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Horovod's DistributedOptimizer."""
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=list(named))
+
+    @contextmanager
+    def averaged(self, optimizer: Any) -> Iterator[None]:
+        """Wait for the reductions that ``backward`` began."""
+        optimizer.synchronize()
+        with optimizer.skip_synchronize():
+            yield
 
     def barrier(self) -> None:
         """Horovod's barrier."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
 
 
 class TableUpdates:
@@ -23,39 +26,51 @@ class TableUpdates:
     collective : Collective
     names : list of str
         Of the tables: what is sent is counted by them.
+    own : collection of str
+        Names of tables that only this rank holds, with sparse gradients that are not sent.
     """
 
-    def __init__(self, tables: list[nn.Embedding], collective: Collective, names: list[str]) -> None:
-        self.tables, self.collective, self.names = tables, collective, names
-        sparse = [table.weight for table in tables if table.sparse]
-        dense = [table.weight for table in tables if not table.sparse]
-        self.optimizers: dict[str, Optimizer] = {}
-        if sparse:
-            self.optimizers["sparse"] = SparseAdam(sparse)
-        if dense:
-            self.optimizers["dense"] = Adam(dense)
+    def __init__(
+        self, tables: list[nn.Embedding], collective: Collective, names: list[str], own: Collection[str] = ()
+    ) -> None:
+        self.tables, self.collective, self.names, self.own = tables, collective, names, own
+        self.health = Health(table.weight for table in tables)
+        self.optimizers: dict[str, Optimizer] = {
+            name: (SparseAdam if table.sparse else Adam)([table.weight])
+            for name, table in zip(names, tables, strict=True)
+        }
 
     def step(self, learning_rate: float) -> None:
-        """Update the touched rows and clear the gradients."""
+        """Update the touched rows and clear the gradients.
+
+        Raises
+        ------
+        NotFinite
+            On every rank, before any update, where a rank's loss or gradient is not finite.
+        """
+        ill = bool(self.own) and not self.health.is_well()  # what does not travel tells the others nothing
         for name, table in zip(self.names, self.tables, strict=True):
             gradient = table.weight.grad
             if gradient is not None:
-                both = self.collective
-                total = both.sum_sparse(gradient, name) if table.sparse else both.sum(gradient, name)
-                table.weight.grad = total
+                gradient = gradient * torch.nan if ill else gradient
+                table.weight.grad = gradient.coalesce() if name in self.own else self._sum(table, gradient, name)
+        self.health.check(table.weight.grad for table in self.tables if table.weight.grad is not None)
         for optimizer in self.optimizers.values():
             optimizer.param_groups[0]["lr"] = learning_rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
+    def _sum(self, table: nn.Embedding, gradient: Tensor, name: str) -> Tensor:
+        return self.collective.sum_sparse(gradient, name) if table.sparse else self.collective.sum(gradient, name)
+
     def state_dict(self) -> dict[str, Any]:
-        """State, for a checkpoint."""
-        return {kind: optimizer.state_dict() for kind, optimizer in self.optimizers.items()}
+        """State by table, for a checkpoint."""
+        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state back."""
-        for kind, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[kind])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state[name])
 
 
 def linear_decay(progress: float) -> float:

@@ -143,7 +143,7 @@ class _Context:
         mine = dealt[collective.rank]
         together = c.USER_INDEX if self.job["whole_users"] else None
         order = (settings.batch_size, settings.seed, collective.rank)
-        stream = ExampleStream(mine, COLUMNS, *order, together=together)
+        stream = ExampleStream(mine, COLUMNS, *order, together=together, timeout=settings.read_timeout)
         folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
         checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
         return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)

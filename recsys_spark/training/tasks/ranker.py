@@ -16,11 +16,12 @@ from recsys_spark.models.losses import binary_cross_entropy
 from recsys_spark.streaming import ExampleStream
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
 from recsys_spark.training.optim import linear_decay
 
 
 class RankerTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ class RankerTask:
         self.fields, self.numbers, self.validation = fields, numbers, validation
         self.collective, self.seed = collective, settings.seed
         self.learning_rate = settings.learning_rate
+        self.health = Health(self.model.parameters())
         self.adam = collective.wrap(_adamw(self.model, settings), self.model.named_parameters())
 
     def begin(self, epoch: int) -> None:
@@ -70,8 +72,10 @@ class RankerTask:
         self.adam.zero_grad()
         weight = batch[ROW_WEIGHT]
         loss = binary_cross_entropy(self._logits(batch), batch[c.TARGET].float(), weight)
-        (loss / weight.sum().clamp_min(1.0)).backward()
-        self.adam.step()
+        self.health.spread(loss / weight.sum().clamp_min(1.0)).backward()
+        with self.collective.averaged(self.adam):
+            self.health.check(each.grad for each in self.model.parameters() if each.grad is not None)
+            self.adam.step()
         return float(loss.detach()), float(weight.sum())
 
     @torch.no_grad()
@@ -93,6 +97,10 @@ class RankerTask:
         numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
         logits: Tensor = self.model(numbers=numbers, **inputs)
         return logits
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """None: dropout draws from torch's own."""
+        return {}
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and bucket edges."""

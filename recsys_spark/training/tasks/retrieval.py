@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,18 @@ from torch import Tensor
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
+from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
-from recsys_spark.training.collective import Alone, Collective
+from recsys_spark.training import by_row
+from recsys_spark.training.collective import Collective
 from recsys_spark.training.optim import TableUpdates, linear_decay
 from recsys_spark.training.user_rows import ELSEWHERE, UserRows, first_rows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
+_USERS = "user.weight"
 _RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
 
 
@@ -45,7 +49,7 @@ class Validation:
 
 
 class RetrievalTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -94,16 +98,15 @@ class RetrievalTask:
         self.negatives = Negatives(counts, settings)
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
-        tables = {"item": self.model.item, "bias": self.model.bias}
-        for table in [*tables.values(), *([self.model.user] if self.rows.whole else [])]:
-            collective.broadcast(table)
         self.model.bias.weight.requires_grad_(settings.bias)
+        shared = {"item": self.model.item, "bias": self.model.bias}
+        tables = {"user": self.model.user, **shared}
+        for table in (tables if self.rows.whole else shared).values():
+            collective.broadcast(table)
         if not settings.bias:
             del tables["bias"]
-        self.updates = {
-            "users": TableUpdates([self.model.user], collective if self.rows.whole else Alone(), ["user"]),
-            "items": TableUpdates(list(tables.values()), collective, list(tables)),
-        }
+        own = () if self.rows.whole else ("user",)
+        self.updates = TableUpdates(list(tables.values()), collective, list(tables), own)
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -129,9 +132,8 @@ class RetrievalTask:
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
-        total.backward()
-        for updates in self.updates.values():
-            updates.step(self.settings.learning_rate * linear_decay(progress))
+        self.updates.health.spread(total).backward()
+        self.updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
 
     def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
@@ -194,20 +196,57 @@ class RetrievalTask:
             total += float(discount[hits].sum() / discount[: len(wanted)].sum())
         return torch.tensor([total, len(rows)], dtype=torch.float64)
 
+    def generators(self) -> dict[str, torch.Generator]:
+        """That of the negatives."""
+        return {"negatives": self.negatives.random}
+
     def weights(self) -> dict[str, Tensor]:
-        """Parameters."""
-        return dict(self.model.state_dict())
+        """Parameters that all ranks hold alike; the users' are in the parts."""
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name != _USERS}
 
     def state(self) -> dict[str, Any]:
-        """Optimizer."""
-        return {side: updates.state_dict() for side, updates in self.updates.items()}
+        """Optimizer, but for what it keeps of each user's row."""
+        state = self.updates.state_dict()
+        return {**state, "user": by_row.without_rows(state["user"], len(self.rows))}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        """Take weights and state back."""
-        self.model.load_state_dict(weights)
+        """Take weights and state back; the users' come with the parts."""
+        self.model.load_state_dict({**weights, _USERS: self.model.user.weight.detach()})
         if state is not None:
-            for side, updates in self.updates.items():
-                updates.load_state_dict(state[side])
+            users = by_row.with_rows(state["user"], len(self.rows))
+            self.updates.load_state_dict({**state, "user": users})
+
+    def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Users' rows and their optimizer state, a part a bucket; the first rank gives them where all hold all."""
+        if self.rows.whole and self.collective.rank != 0:
+            return
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            yield _part(bucket), {name: tensor[start:stop] for name, tensor in tensors.items()}
+
+    def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
+        """Take the rows of the buckets back that this rank holds now."""
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            part = read(_part(bucket))
+            if part.keys() != tensors.keys() or len(part["weight"]) != stop - start:
+                raise RecsysError(
+                    f"bucket {bucket} holds {len(part['weight'])} users with {sorted(part)}, "
+                    f"{stop - start} with {sorted(tensors)} were expected",
+                    "the checkpoint",
+                    "Delete the checkpoints of the run and train anew.",
+                )
+            for name, tensor in tensors.items():
+                tensor[start:stop] = part[name]
+
+    def _of_users(self) -> dict[str, Tensor]:
+        """Tensors with a row a user: their vectors, and what the optimizer keeps."""
+        kept = by_row.row_tensors(self.updates.state_dict()["user"], len(self.rows))
+        return {"weight": self.model.user.weight.detach(), **kept}
+
+
+def _part(bucket: int) -> str:
+    return f"bucket-{bucket:05d}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,15 @@ class Noise:
     def __len__(self) -> int:
         return STEPS
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, epoch: int, shuffle: bool = True, skip: int = 0) -> Generator[dict[str, Tensor], None, None]:
         draw = torch.Generator().manual_seed(epoch)
-        for _ in range(self.given):
-            yield {"x": torch.randn(self.batch_size, 2, generator=draw)}
+        for step in range(self.given):
+            batch = {"x": torch.randn(self.batch_size, 2, generator=draw)}
+            if step >= skip:
+                yield batch
+
+    def describe(self) -> dict[str, Any]:
+        return {"batch_size": self.batch_size, "ranks": 1}
 
 
 class Tiny:
@@ -66,6 +71,9 @@ class Tiny:
         loss.backward()
         self.adam.step()
         return float(loss.detach()), 4.0
+
+    def generators(self) -> dict[str, torch.Generator]:
+        return {"noise": self.draw}
 
     def validate(self) -> float:
         self.after.append({k: v.clone() for k, v in self.weights().items()})
