@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from recsys_spark.training.rows import coalesce
+
 
 class Collective(Protocol):
     """A world of ranks."""
@@ -30,6 +32,12 @@ class Collective(Protocol):
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Optimizer that averages dense gradients over ranks before its step."""
 
+    def average(self, optimizer: Any) -> None:
+        """Wait until the gradients of a wrapped optimizer are the averages over ranks, so that they can be changed."""
+
+    def step(self, optimizer: Any) -> None:
+        """Step of a wrapped optimizer whose gradients are averages already."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -45,7 +53,7 @@ class Alone:
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Coalesce."""
-        return gradient.coalesce()
+        return coalesce(gradient)
 
     def broadcast(self, module: nn.Module) -> None:
         """Nobody else is there."""
@@ -53,6 +61,13 @@ class Alone:
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Return the optimizer as it is."""
         return optimizer
+
+    def average(self, optimizer: Any) -> None:
+        """They are."""
+
+    def step(self, optimizer: Any) -> None:
+        """The optimizer's own."""
+        optimizer.step()
 
     def barrier(self) -> None:
         """Nobody to wait for."""
@@ -75,11 +90,11 @@ class HorovodWorld:
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Allgather the rows that each rank touched, and add them up in the order of ranks."""
-        mine = gradient.coalesce()
-        indices = self._hvd.allgather(mine.indices()[0].contiguous(), name=f"{name}.rows")
+        mine = coalesce(gradient)
+        indices = self._hvd.allgather(mine.indices()[0].int(), name=f"{name}.rows").long()
         values = self._hvd.allgather(mine.values().contiguous(), name=f"{name}.values")
         shape, rows = gradient.shape, indices.unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, values, shape, check_invariants=False).coalesce()
+        return coalesce(torch.sparse_coo_tensor(rows, values, shape, check_invariants=False))
 
     def broadcast(self, module: nn.Module) -> None:
         """Broadcast the state from rank 0."""
@@ -88,6 +103,15 @@ class HorovodWorld:
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Horovod's DistributedOptimizer."""
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=list(named))
+
+    def average(self, optimizer: Any) -> None:
+        """Horovod's ``synchronize``."""
+        optimizer.synchronize()
+
+    def step(self, optimizer: Any) -> None:
+        """Step without averaging again."""
+        with optimizer.skip_synchronize():
+            optimizer.step()
 
     def barrier(self) -> None:
         """Horovod's barrier."""

@@ -20,7 +20,7 @@ from recsys_spark.training.collective import Collective
 class Task(Protocol):
     """What is trained."""
 
-    metric: str  # name of the validation figure; larger is better
+    metric: str  # name of the validation figure that chooses the epoch; larger is better
 
     def begin(self, epoch: int) -> None:
         """Set all randomness of an epoch (from 0) from the seed, the epoch and the rank."""
@@ -31,8 +31,8 @@ class Task(Protocol):
         ``progress`` is the share of all steps that are done, for a schedule of the learning rate.
         """
 
-    def validate(self) -> float | None:
-        """Validation figure, the same on every rank; None where there is nothing to validate on."""
+    def validate(self) -> dict[str, float]:
+        """Validation figures, the same on every rank; none where there is nothing to validate on."""
 
     def weights(self) -> dict[str, Tensor]:
         """Trained tensors (not copies)."""
@@ -110,7 +110,8 @@ def fit(
     last = epochs or settings.epochs
     while len(curve) < last and (epochs is not None or _since_best(curve, task.metric) < settings.patience):
         point = _one_epoch(task, stream, collective, len(curve), last, tag)
-        figure = task.validate()
+        figures = task.validate()
+        figure = figures.get(task.metric)
         if figure is not None:
             if not math.isfinite(figure):
                 raise RecsysError(
@@ -118,7 +119,7 @@ def fit(
                     f"{tag}, epoch {len(curve) + 1}",
                     "The last checkpoint is kept; look into the model's inputs and run again.",
                 )
-            point[task.metric] = figure
+            point |= figures
         curve.append(point)
         if epochs is not None or figure is None or figure > best:
             best, best_weights = figure or 0.0, _copy(task.weights())
