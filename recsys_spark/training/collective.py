@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from recsys_spark.training.rows import coalesce
+
 
 class Collective(Protocol):
     """A world of ranks.
@@ -61,7 +63,7 @@ class Alone:
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Coalesce."""
-        return gradient.coalesce()
+        return coalesce(gradient)
 
     def broadcast(self, module: nn.Module) -> None:
         """Nobody else is there."""
@@ -97,11 +99,11 @@ class HorovodWorld:
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Allgather the rows that each rank touched, and add them up in the order of ranks."""
-        mine = gradient.coalesce()
+        mine = coalesce(gradient)
         indices = self._gather(mine.indices()[0].int(), f"{name}.rows").long()
         values = self._gather(mine.values(), f"{name}.values")
         shape, rows = gradient.shape, indices.unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, values, shape, check_invariants=False).coalesce()
+        return coalesce(torch.sparse_coo_tensor(rows, values, shape, check_invariants=False))
 
     def _gather(self, values: Tensor, name: str) -> Tensor:
         self._count(name, values.nbytes * (self.size - 1))

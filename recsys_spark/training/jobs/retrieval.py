@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.errors import RecsysError
+from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming import ExampleStream, deal_groups, owned_shards, shards
 from recsys_spark.tables.arrays import read_parquet, save_array
@@ -21,6 +22,7 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
+from recsys_spark.training.tasks.negatives import negative_shares
 from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
 from recsys_spark.training.user_rows import UserRows, read_buckets
 from recsys_spark.training.vectors import save_user_vectors
@@ -45,6 +47,8 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
                 epochs = settings.refit_epochs or _passes(next(iter(curves.values())), task.metric)
                 if not anew:
                     task.start_from(earlier)
+            elif collective.rank == 0 and collective.size > 1:
+                say(f"retrieval: {task.describe()}")
             curves[cut] = context.fit(task, snapshot, epochs)
         known, validation = snapshot["files"], None  # later cuts have trained on the validation window
         context.save(task, cut)
@@ -102,7 +106,7 @@ class _Context:
     def task(self, snapshot: dict[str, Any], validation: Validation | None) -> RetrievalTask:
         """A model that knows nothing yet but its cut's counts."""
         stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
-        names = ("events", "recent_users", "earlier_users")
+        names = ("events", "users", "recent_users", "earlier_users")
         counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
         for name, values in counts.items():
             values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
@@ -120,17 +124,10 @@ class _Context:
                 "Give a number: so many items are drawn for each batch.",
             )
         fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
-        prior = first_bias(fresh, torch.from_numpy(counts["events"]), self.settings)
-        return RetrievalTask(
-            *size,
-            counts["events"],
-            prior,
-            snapshot["time"],
-            validation,
-            self.settings,
-            self.collective,
-            self.held.rows,
-        )
+        events, pairs = counts["events"], counts["users"]
+        prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
+        work = (self.settings, self.collective)
+        return RetrievalTask(*size, events, prior, snapshot["time"], validation, *work, pairs, self.held.rows)
 
     def fit(self, task: RetrievalTask, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
@@ -164,7 +161,7 @@ def _passes(curve: list[dict[str, float]], metric: str) -> int:
     return best_epoch(curve, metric) if metric in curve[-1] else len(curve)
 
 
-def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval) -> Tensor:
+def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval, pairs: Tensor | None = None) -> Tensor:
     """What an item's bias is about to be, from its popularity, float32 [items].
 
     For the logistic loss it is the logarithm of how often the item is taken over how often it is a negative; for the
@@ -177,15 +174,15 @@ def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval) -> Tensor:
     events : int64 [items]
         By which negatives are drawn.
     settings : Retrieval
+    pairs : int64 [items], optional
+        By which a batch holds them; ``events`` where they are not given.
     """
     log = (fresh + 0.1).log()
     if settings.loss == "squared":  # scores from 0 to 1
         return torch.zeros(len(fresh))
     if settings.loss != "bce":
         return (log - 3.0).float()
-    power = settings.negative_power if settings.negatives else 0.0
-    draws = torch.where(events > 0, events.double() ** power, 0.0)
-    drawn = settings.negative_weight * fresh.sum() * draws / draws.sum().clamp_min(1e-12)
+    drawn = settings.negative_weight * fresh.sum() * negative_shares(events, settings, pairs)
     return torch.where(events > 0, log - drawn.clamp_min(1e-6).log(), 0.0).float()
 
 

@@ -22,7 +22,10 @@ from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import TableUpdates, linear_decay
+from recsys_spark.training.optim import TableUpdates
+from recsys_spark.training.schedule import rate
+from recsys_spark.training.tasks.negatives import Drawn, Negatives
+from recsys_spark.training.traffic import Table, describe, settle
 from recsys_spark.training.user_rows import ELSEWHERE, UserRows, first_rows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
@@ -64,6 +67,8 @@ class RetrievalTask:
     validation : Validation, optional
     settings : Retrieval
     collective : Collective
+    pairs : int64 [items], optional
+        Examples of each item; ``events`` where they are not given.
     rows : UserRows, optional
         Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
         users are here.
@@ -79,13 +84,14 @@ class RetrievalTask:
         validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
+        pairs: NDArray[np.int64] | None = None,
         rows: UserRows | None = None,
     ) -> None:
         self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
         size = (len(self.rows), items, settings.dim)
         self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
-        self.metric = f"ndcg{settings.validation_k}_new"
+        self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
         self.prior = prior if settings.bias else torch.zeros_like(prior)
         draw = (settings.dim, settings.seed, settings.init_std)
         with torch.no_grad():
@@ -95,7 +101,7 @@ class RetrievalTask:
             self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
         self.allowed = counts > 0
-        self.negatives = Negatives(counts, settings)
+        self.negatives = Negatives(counts, settings, None if pairs is None else torch.from_numpy(pairs))
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
         self.model.bias.weight.requires_grad_(settings.bias)
@@ -105,8 +111,24 @@ class RetrievalTask:
             collective.broadcast(table)
         if not settings.bias:
             del tables["bias"]
+        self.traffic = [self._traffic(name, table) for name, table in tables.items()]
+        self.ways = settle(self.traffic, collective.size, settings.exchange)
+        weights, names = list(tables.values()), list(tables)
         own = () if self.rows.whole else ("user",)
-        self.updates = TableUpdates(list(tables.values()), collective, list(tables), own)
+        self.updates = TableUpdates(weights, collective, names, settings.optimizer, ways=self.ways, own=own)
+
+    def _traffic(self, name: str, table: torch.nn.Embedding) -> Table:
+        """What a step touches of a table at most: an item's row is one of a pair, or a negative."""
+        rows, lookups = table.num_embeddings, self.settings.batch_size
+        if name != "user":
+            lookups += self.settings.negatives
+        return Table(name, rows, table.embedding_dim, min(rows, lookups) if table.sparse else None)
+
+    def describe(self) -> str:
+        """What travels between ranks."""
+        sent = [place for place, table in enumerate(self.traffic) if table.name not in self.updates.own]
+        traffic, ways = [self.traffic[place] for place in sent], [self.ways[place] for place in sent]
+        return describe(traffic, ways, self.collective.size)
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -132,8 +154,9 @@ class RetrievalTask:
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
+        factor = rate(progress, self.settings.schedule, self.settings.warmup_share)
         self.updates.health.spread(total).backward()
-        self.updates.step(self.settings.learning_rate * linear_decay(progress))
+        self.updates.step(self.settings.learning_rate * factor, self.settings.clip_norm)
         return float(loss.detach()), float(weight.sum())
 
     def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
@@ -162,11 +185,11 @@ class RetrievalTask:
         return total
 
     @torch.no_grad()
-    def validate(self) -> float | None:
-        """NDCG over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
+    def validate(self) -> dict[str, float]:
+        """Figures over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
         if self.validation is None or len(self.validation.users) == 0:
-            return None
-        sums = torch.zeros(2, dtype=torch.float64)
+            return {}
+        sums = torch.zeros(3, dtype=torch.float64)
         item_vectors = self.model.item_vectors()
         users = self.rows.place[torch.from_numpy(self.validation.users)].long()
         if self.rows.whole:
@@ -180,21 +203,24 @@ class RetrievalTask:
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
-        return float(sums[0] / sums[1].clamp_min(1))
+        ndcg, recall = (sums[:2] / sums[2].clamp_min(1)).tolist()
+        k = self.settings.validation_k
+        return {f"ndcg{k}_new": ndcg, f"recall{k}_new": recall}
 
     def _gains(self, scores: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Sum of the NDCG of some users, and their number."""
+        """Sum of the NDCG of some users, of their recall, and their number."""
         assert self.validation is not None
         k = min(self.settings.validation_k, scores.shape[1])
         discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
         for row, scored in zip(rows.tolist(), scores, strict=True):
             scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
-        best, total = scores.topk(k), 0.0
+        best, total, found = scores.topk(k), 0.0, 0.0
         for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
             wanted = self.validation.truth.row(row)
             hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
             total += float(discount[hits].sum() / discount[: len(wanted)].sum())
-        return torch.tensor([total, len(rows)], dtype=torch.float64)
+            found += float(hits.sum()) / max(1, len(wanted))
+        return torch.tensor([total, found, len(rows)], dtype=torch.float64)
 
     def generators(self) -> dict[str, torch.Generator]:
         """That of the negatives."""
@@ -247,66 +273,3 @@ class RetrievalTask:
 
 def _part(bucket: int) -> str:
     return f"bucket-{bucket:05d}"
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Items that a batch shares, K of them, each once.
-
-    Parameters
-    ----------
-    items : int64 [K]
-    expected : float32 [K]
-        How often each was drawn, over how often it was to be expected.
-    share : float32 [K]
-        How often each was drawn, over all draws.
-    place : int64 [B]
-        Place of each pair's item among these; -1 where it is not one of them.
-    """
-
-    items: Tensor
-    expected: Tensor
-    share: Tensor
-    place: Tensor
-
-
-class Negatives:
-    """Draws the items that a batch shares.
-
-    Parameters
-    ----------
-    counts : int64 [items]
-        Popularity; items with 0 are never drawn.
-    settings : Retrieval
-    """
-
-    def __init__(self, counts: Tensor, settings: Retrieval) -> None:
-        self.random = torch.Generator()
-        self.number = settings.negatives
-        draws = torch.where(counts > 0, counts.double() ** settings.negative_power, 0.0)
-        self.cumulative = draws.cumsum(0)
-        self.expected = (draws / draws.sum() * self.number).float()
-        self.place_of = torch.full((len(counts),), -1)
-        self.all = torch.nonzero(counts > 0).squeeze(1)
-
-    def draw(self, positives: Tensor) -> Drawn:
-        """All items, or a sample with replacement; ``positives`` are those of the batch's pairs, int64 [B]."""
-        if self.number == 0:
-            items, ones = self.all, torch.ones(len(self.all))
-            return Drawn(items, ones, ones / len(items), self._places(items, positives))
-        points = torch.rand(self.number, generator=self.random, dtype=torch.float64) * self.cumulative[-1]
-        found = torch.searchsorted(self.cumulative, points, right=True).clamp_max(len(self.cumulative) - 1)
-        items, times = torch.unique(found, return_counts=True)
-        return Drawn(items, times / self.expected[items], times / self.number, self._places(items, positives))
-
-    def one_of(self, drawn: Drawn, count: int) -> Tensor:
-        """Random places among drawn items, each item as often as it was drawn, int64 [count]."""
-        points = torch.rand(count, generator=self.random)
-        places = torch.searchsorted(drawn.share.cumsum(0), points, right=True)
-        return places.clamp_max(len(drawn.items) - 1)
-
-    def _places(self, items: Tensor, positives: Tensor) -> Tensor:
-        self.place_of[items] = torch.arange(len(items))
-        places = self.place_of[positives]
-        self.place_of[items] = -1
-        return places
