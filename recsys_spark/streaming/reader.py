@@ -65,11 +65,25 @@ def shards(files: list[tuple[str, int]], ranks: int, batch_size: int) -> list[Sh
     batch_size : int
         Rows of one rank's batch.
     """
-    dealt = [files[rank::ranks] for rank in range(ranks)]
+    return settle(files, [files[rank::ranks] for rank in range(ranks)], batch_size)
+
+
+def settle(files: list[tuple[str, int]], dealt: list[list[tuple[str, int]]], batch_size: int) -> list[Shard]:
+    """Settle the steps of an epoch, given each rank's files: as many as the fullest rank needs.
+
+    Parameters
+    ----------
+    files : list of (url, rows)
+        All of them.
+    dealt : list of lists of (url, rows)
+        Those of each rank.
+    batch_size : int
+        Rows of one rank's batch.
+    """
     rows = [sum(count for _, count in mine) for mine in dealt]
     steps = -(-max(rows) // batch_size)
     types = files[0][0] if files else ""
-    whole = {**_identity(files), "ranks": ranks, "steps": steps}
+    whole = {**_identity(files), "ranks": len(dealt), "steps": steps}
     return [
         Shard(tuple(url for url, _ in mine), count, steps, types, whole)
         for mine, count in zip(dealt, rows, strict=True)

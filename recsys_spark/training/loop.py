@@ -114,16 +114,15 @@ def _is_best(curve: list[dict[str, float]], metric: str) -> bool:
 
 
 def _validate(run: Run, point: dict[str, float]) -> None:
-    figure = run.task.validate()
-    if figure is None:
-        return
-    if not math.isfinite(figure):
+    figures = run.task.validate()
+    figure = figures.get(run.task.metric)
+    if figure is not None and not math.isfinite(figure):
         raise RecsysError(
             f"the validation figure {run.task.metric} is {figure}",
             run.where(),
             "The last checkpoint is kept; look into the model's inputs and run again.",
         )
-    point[run.task.metric] = figure
+    point |= figures
 
 
 def _one_epoch(run: Run, epochs: int) -> dict[str, float]:

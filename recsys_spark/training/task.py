@@ -12,7 +12,7 @@ from torch import Tensor
 class Task(Protocol):
     """What is trained. One that holds rows which no other rank holds is a ``Sharded`` task too."""
 
-    metric: str  # name of the validation figure; larger is better
+    metric: str  # name of the validation figure that chooses the epoch; larger is better
 
     def begin(self, epoch: int) -> None:
         """Set all randomness of an epoch (from 0) from the seed, the epoch and the rank."""
@@ -28,8 +28,8 @@ class Task(Protocol):
             On every rank, before the update, where the loss or a gradient of any rank is not finite.
         """
 
-    def validate(self) -> float | None:
-        """Validation figure, the same on every rank; None where there is nothing to validate on."""
+    def validate(self) -> dict[str, float]:
+        """Validation figures, the same on every rank; none where there is nothing to validate on."""
 
     def generators(self) -> dict[str, torch.Generator]:
         """Generators that ``begin`` seeds and steps draw from, by name, beside torch's own."""

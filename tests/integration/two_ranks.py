@@ -44,8 +44,8 @@ def updates_of(world: HorovodWorld, sparse: bool) -> None:
     from recsys_spark.training.collective import Alone
 
     whole, shared = table(), table()
-    alone = TableUpdates([whole], Alone())
-    together = TableUpdates([shared], world)
+    alone = TableUpdates([whole], Alone(), ["table"])
+    together = TableUpdates([shared], world, ["table"])
     for _ in range(3):
         (whole(batch).square().sum() / 6).backward()
         alone.step(0.1)

@@ -76,9 +76,9 @@ class Tiny:
     def generators(self) -> dict[str, torch.Generator]:
         return {"noise": self.draw}
 
-    def validate(self) -> float:
+    def validate(self) -> dict[str, float]:
         self.after.append({k: v.clone() for k, v in self.weights().items()})
-        return self.scores[self.epoch]
+        return {"other": -self.scores[self.epoch], "score": self.scores[self.epoch]}
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict())
@@ -130,6 +130,7 @@ def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
     task = Tiny([0.1, 0.3, 0.2, 0.3, 0.9])
     curve = run(task, tmp_path)
     assert [point["score"] for point in curve] == [0.1, 0.3, 0.2, 0.3]
+    assert [point["other"] for point in curve] == [-0.1, -0.3, -0.2, -0.3]
     assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
     assert best_epoch(curve, "score") == 2
     assert_equal(task.weights(), task.after[1])
