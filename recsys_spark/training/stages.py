@@ -46,7 +46,8 @@ def train_retrieval(work: Work) -> list[Manifest]:
         "item_stats": work.inputs["item_stats"].folder,
     }
     _train(work, job)
-    model = store.seal(None, "retrieval_model", work.stamp, extra=_trained_on(work))
+    extra = {**_trained_on(work), "model": settings.retrieval.model}
+    model = store.seal(None, "retrieval_model", work.stamp, extra=extra)
     return [model, *[_vectors(work, side, folder) for side in ("user", "item")]]
 
 
@@ -163,9 +164,11 @@ def _validation(work: Work) -> bytes:
 
 
 def _vectors(work: Work, side: str, folder: str) -> Manifest:
-    """The last snapshot's vectors as a table for whoever wants them."""
+    """The last snapshot's vectors as a table for whoever wants them; of a model without vectors there are no rows."""
     storage = work.store.storage
-    values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
+    values = np.zeros((0, 1), np.float32)
+    if work.settings.retrieval.model == "mf":
+        values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
     table = f"{side}_vectors"
     flat = pa.array(values.reshape(-1))
     lists = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat)
@@ -189,7 +192,7 @@ def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[s
 
 RETRIEVAL_STAGE = Stage(
     name="train-retrieval",
-    does="matrix factorization, one snapshot of vectors a cut",
+    does="matrix factorization or NeuMF, one snapshot a cut",
     run=train_retrieval,
     sections=("split", "retrieval"),
     inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),

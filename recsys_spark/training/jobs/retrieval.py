@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -15,22 +16,25 @@ from recsys_spark.config import Retrieval
 from recsys_spark.errors import RecsysError
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming import ExampleStream, shards
-from recsys_spark.tables.arrays import read_parquet, save_array
+from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
+from recsys_spark.training.tasks.neumf import NeuMFTask
+from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Snapshot, Validation
+
+MODELS: dict[str, Callable[..., Snapshot]] = {"mf": RetrievalTask, "neumf": NeuMFTask}
 
 _WHOLE = 1 << 27  # numbers of the item vectors, up to which the whole catalogue may be each batch's negatives: 512 MiB
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train all snapshots; rank 0 writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
+    """Train all snapshots; rank 0 writes what each model saves at its cut, and ``curves.json``."""
     settings = Retrieval.model_validate(job["settings"])
     context = _Context(job, settings, storage, collective, log)
     validation: Validation | None = _validation(storage, job["validation"])
-    task: RetrievalTask | None = None
+    task: Snapshot | None = None
     known: list[Any] = []
     curves: dict[str, list[dict[str, float]]] = {}
     for snapshot in job["snapshots"]:
@@ -45,8 +49,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
             curves[cut] = context.fit(task, snapshot, epochs)
         known, validation = snapshot["files"], None  # later cuts have trained on the validation window
         if collective.rank == 0:
-            for side, vectors in zip(("user", "item"), task.model.vectors(), strict=True):
-                save_array(storage, f"{job['output']}/{side}_vectors.{cut}.npy", vectors.numpy())
+            task.save(storage, job["output"], cut)
     if collective.rank == 0:
         metric = "" if task is None else task.metric
         storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
@@ -62,7 +65,7 @@ class _Context:
     collective: Collective
     log: Log
 
-    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> RetrievalTask:
+    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> Snapshot:
         """A model that knows nothing yet but its cut's counts."""
         stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
         names = ("events", "recent_users", "earlier_users")
@@ -84,11 +87,11 @@ class _Context:
             )
         fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
         prior = first_bias(fresh, torch.from_numpy(counts["events"]), self.settings)
-        return RetrievalTask(
+        return MODELS[self.settings.model](
             *size, counts["events"], prior, snapshot["time"], validation, self.settings, self.collective
         )
 
-    def fit(self, task: RetrievalTask, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
+    def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
         settings, collective = self.settings, self.collective
         mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]

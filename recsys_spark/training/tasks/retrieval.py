@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
@@ -18,7 +18,10 @@ from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
+from recsys_spark.tables.arrays import save_array
+from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.loop import Task
 from recsys_spark.training.optim import TableUpdates, linear_decay
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
@@ -41,6 +44,16 @@ class Validation:
     users: NDArray[np.int64]
     seen: Rows
     truth: Rows
+
+
+class Snapshot(Task, Protocol):
+    """A retrieval model of one cut as it is trained."""
+
+    def start_from(self, earlier: Any) -> None:
+        """Begin with an earlier cut's model, which is of the same kind."""
+
+    def save(self, storage: Storage, folder: str, cut: str) -> None:
+        """Write what scoring needs of the model."""
 
 
 class RetrievalTask:
@@ -105,14 +118,16 @@ class RetrievalTask:
         """One step; an old event weighs less, by half-life."""
         positives = batch[c.ITEM_INDEX].long()
         users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
-        age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
-        weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
+        weight = pair_weights(batch, self.now, self.settings.half_life_days)
         drawn = self.negatives.draw(positives)
         block = self.model(users, owner, positives, drawn.items, drawn.place)
         loss = self._loss(block, drawn, weight)
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
-        total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
+        total = loss / pairs
+        if decay:
+            tables = [(self.model.user, self.model.item)]
+            total = total + decay * mean_squares(tables, users, owner, positives, drawn, self.settings)
         total.backward()
         self.updates.step(self.settings.learning_rate * linear_decay(progress))
         return float(loss.detach()), float(weight.sum())
@@ -124,23 +139,6 @@ class RetrievalTask:
         if kind == "bpr":
             return blocks.bayesian_ranking(block, self.negatives.one_of(drawn, len(weight)), weight)
         return (blocks.cross_entropy if kind == "bce" else blocks.squares)(block, drawn.share, weight, times)
-
-    def _squares(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn) -> Tensor:
-        """Mean squared length of the vectors in use, each as often as the loss uses it."""
-        times = self.settings.negative_weight if self.settings.loss in ("bce", "squared") else 0.0
-        often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
-        inside = drawn.place >= 0
-        outside, counts = torch.unique(positives[~inside], return_counts=True)
-        shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
-        parts = (
-            (self.model.user, users, often),
-            (self.model.item, outside, counts / len(owner)),
-            (self.model.item, drawn.items, shared + drawn.share * (times or 1.0)),
-        )
-        total = torch.zeros(())
-        for table, rows, weights in parts:
-            total = total + table(rows).square().sum(1) @ weights
-        return total
 
     @torch.no_grad()
     def validate(self) -> float | None:
@@ -155,23 +153,14 @@ class RetrievalTask:
             rows = mine[start : start + at_once]
             scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
-            sums += self._gains(scores, rows)
+            sums += ndcg_sums(scores, rows, self.validation, self.settings.validation_k)
         sums = self.collective.sum(sums)
         return float(sums[0] / sums[1].clamp_min(1))
 
-    def _gains(self, scores: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Sum of the NDCG of some users, and their number."""
-        assert self.validation is not None
-        k = min(self.settings.validation_k, scores.shape[1])
-        discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
-        for row, scored in zip(rows.tolist(), scores, strict=True):
-            scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
-        best, total = scores.topk(k), 0.0
-        for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
-            wanted = self.validation.truth.row(row)
-            hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
-            total += float(discount[hits].sum() / discount[: len(wanted)].sum())
-        return torch.tensor([total, len(rows)], dtype=torch.float64)
+    def save(self, storage: Storage, folder: str, cut: str) -> None:
+        """Write ``user_vectors.<cut>.npy`` and ``item_vectors.<cut>.npy``."""
+        for side, vectors in zip(("user", "item"), self.model.vectors(), strict=True):
+            save_array(storage, f"{folder}/{side}_vectors.{cut}.npy", vectors.numpy())
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters."""
@@ -186,6 +175,75 @@ class RetrievalTask:
         self.model.load_state_dict(weights)
         if state is not None:
             self.updates.load_state_dict(state)
+
+
+def pair_weights(batch: dict[str, Tensor], now: int, half_life_days: float) -> Tensor:
+    """Weight of each row, float32 [B]: an old event weighs less, by half-life; padding nothing."""
+    age = (now - batch[c.TIME]) / SECONDS_PER_DAY
+    weight: Tensor = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / half_life_days)
+    return weight
+
+
+def mean_squares(
+    tables: list[tuple[nn.Embedding, nn.Embedding]],
+    users: Tensor,
+    owner: Tensor,
+    positives: Tensor,
+    drawn: Drawn,
+    settings: Retrieval,
+) -> Tensor:
+    """Mean squared length of the vectors in use, each as often as the loss uses it.
+
+    Parameters
+    ----------
+    tables : list of (Embedding, Embedding)
+        Of users and items.
+    users : int64 [U]
+    owner : int64 [B]
+    positives : int64 [B]
+    drawn : Drawn
+    settings : Retrieval
+    """
+    times = settings.negative_weight if settings.loss in ("bce", "squared") else 0.0
+    often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
+    inside = drawn.place >= 0
+    outside, counts = torch.unique(positives[~inside], return_counts=True)
+    shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
+    total = torch.zeros(())
+    for user, item in tables:
+        parts = (
+            (user, users, often),
+            (item, outside, counts / len(owner)),
+            (item, drawn.items, shared + drawn.share * (times or 1.0)),
+        )
+        for table, rows, weights in parts:
+            total = total + table(rows).square().sum(1) @ weights
+    return total
+
+
+def ndcg_sums(scores: Tensor, rows: NDArray[np.int64], validation: Validation, most: int) -> Tensor:
+    """Sum of the NDCG of some users, and their number, float64 [2].
+
+    Parameters
+    ----------
+    scores : float32 [rows, items]
+        -inf at items that nobody may get; those that a user had before become so.
+    rows : int64 [rows]
+        Rows of the validation's users.
+    validation : Validation
+    most : int
+        Length of the lists.
+    """
+    k = min(most, scores.shape[1])
+    discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
+    for row, scored in zip(rows.tolist(), scores, strict=True):
+        scored[torch.from_numpy(validation.seen.row(row)).long()] = -math.inf
+    best, total = scores.topk(k), 0.0
+    for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
+        wanted = validation.truth.row(row)
+        hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
+        total += float(discount[hits].sum() / discount[: len(wanted)].sum())
+    return torch.tensor([total, len(rows)], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
