@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Section
 
@@ -38,8 +38,24 @@ class Training(Section):
     read_timeout: float = Field(600.0, gt=0, description="Seconds without a batch from the reader after which it ends")
 
 
+class NeuMF(Section):
+    """The MLP of a NeuMF; its GMF part has the vectors that matrix factorization has."""
+
+    mlp_dim: int = Field(32, ge=1, description="Length of the MLP's own vectors of users and items")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([64, 32, 16], min_length=1, description="Widths of its layers")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of a layer's numbers left out in training")
+    learning_rate: float = Field(0.003, gt=0, description="Step of Adam, on the layers")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled, on the layers; the vectors' is that of retrieval")
+
+
 class Retrieval(Training):
-    """Matrix factorization."""
+    """The model that finds candidates."""
+
+    model: Literal["mf", "neumf"] = Field(
+        "mf",
+        description="Matrix factorization; or NeuMF, which has no vectors: no stage after train-retrieval takes it",
+    )
+    neumf: NeuMF = NeuMF()
 
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     refit_epochs: int = Field(
@@ -88,6 +104,14 @@ class Retrieval(Training):
     stop_on: Literal["ndcg_new", "recall_new"] = Field(
         "ndcg_new", description="Validation figure that chooses the number of epochs"
     )
+
+    @model_validator(mode="after")
+    def _neumf_has_no_cosine_and_no_history(self) -> Retrieval:
+        if self.model == "neumf" and self.temperature is not None:
+            raise ValueError("temperature: NeuMF's score is no cosine; leave it out, or choose model: mf")
+        if self.model == "neumf" and self.history:
+            raise ValueError("history: NeuMF's users have vectors of their own only; leave it out, or choose model: mf")
+        return self
 
 
 class Candidates(Section):

@@ -110,18 +110,20 @@ _ALL = [
         ("user_index",),
         "each user's newest events in time order, a file a user bucket; users without events have empty lists",
     ),
-    TableSpec("retrieval_model", "", (), "one snapshot of vectors a cut, curves (files)", kind="files"),
+    TableSpec(
+        "retrieval_model", "", (), "one snapshot a cut (vectors, or NeuMF's weights), curves (files)", kind="files"
+    ),
     TableSpec(
         "user_vectors",
         "index int, vector array<float>",
         ("index",),
-        "newest vectors of the users; the last place is 1",
+        "newest vectors of the users; the last place is 1; no rows with NeuMF",
     ),
     TableSpec(
         "item_vectors",
         "index int, vector array<float>",
         ("index",),
-        "newest vectors of the items; the last place is the bias",
+        "newest vectors of the items; the last place is the bias; no rows with NeuMF",
     ),
     TableSpec(
         "ranker_examples",

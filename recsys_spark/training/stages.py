@@ -57,7 +57,8 @@ def train_retrieval(work: Work) -> list[Manifest]:
         "scratch": _scratch(work),
     }
     _train(work, job)
-    model = store.seal(None, "retrieval_model", work.stamp, extra=_trained_on(work))
+    extra = {**_trained_on(work), "model": settings.retrieval.model}
+    model = store.seal(None, "retrieval_model", work.stamp, extra=extra)
     return [model, *[_vectors(work, side, folder) for side in ("user", "item")]]
 
 
@@ -183,9 +184,11 @@ def _validation(work: Work) -> bytes:
 
 
 def _vectors(work: Work, side: str, folder: str) -> Manifest:
-    """The last snapshot's vectors as a table for whoever wants them."""
+    """The last snapshot's vectors as a table for whoever wants them; of a model without vectors there are no rows."""
     storage, table = work.store.storage, f"{side}_vectors"
-    values = load_array(storage, f"{folder}/{side}_vectors.{FINAL}.npy")
+    values = np.zeros((0, 1), np.float32)
+    if work.settings.retrieval.model == "mf":
+        values = load_array(storage, f"{folder}/{side}_vectors.{FINAL}.npy")
     target = work.store.folder(table, work.stamp)
     schema = pa.schema([(c.INDEX, pa.int32()), (c.VECTOR, pa.list_(pa.float32()))])
     storage.make_folder(target)
@@ -214,7 +217,7 @@ def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[s
 
 RETRIEVAL_STAGE = Stage(
     name="train-retrieval",
-    does="matrix factorization, one snapshot of vectors a cut",
+    does="matrix factorization or NeuMF, one snapshot a cut",
     run=train_retrieval,
     sections=("split", "retrieval"),
     inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),

@@ -18,25 +18,29 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming import ExampleStream, deal_groups, owned_shards, shards
-from recsys_spark.tables.arrays import read_parquet, save_array
+from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
 from recsys_spark.training.tasks.negatives import negative_shares
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
+from recsys_spark.training.tasks.neumf import NeuMFTask
+from recsys_spark.training.tasks.ranking import Validation
+from recsys_spark.training.tasks.retrieval import RetrievalTask
+from recsys_spark.training.tasks.snapshot import COLUMNS, Snapshot
 from recsys_spark.training.user_rows import UserRows, read_buckets
-from recsys_spark.training.vectors import save_user_vectors
+
+MODELS: dict[str, type[RetrievalTask] | type[NeuMFTask]] = {"mf": RetrievalTask, "neumf": NeuMFTask}
 
 _WHOLE = 1 << 27  # numbers of the item vectors, up to which the whole catalogue may be each batch's negatives: 512 MiB
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train all snapshots; writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
+    """Train all snapshots; writes what the model saves at each cut, and ``curves.json``."""
     settings = Retrieval.model_validate(job["settings"])
     context = _Context(job, settings, storage, collective, log, holders(job, storage, settings, collective))
     validation: Validation | None = _validation(storage, job["validation"])
-    task: RetrievalTask | None = None
+    task: Snapshot | None = None
     known: list[Any] = []
     curves: dict[str, list[dict[str, float]]] = {}
     for snapshot in job["snapshots"]:
@@ -52,7 +56,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
                 say(f"retrieval: {task.describe()}")
             curves[cut] = context.fit(task, snapshot, epochs)
         known, validation = snapshot["files"], None  # later cuts have trained on the validation window
-        context.save(task, cut)
+        task.save(storage, job["output"], cut, job["scratch"], context.held.of_user)
     if collective.rank == 0:
         metric = "" if task is None else task.metric
         storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
@@ -81,7 +85,7 @@ def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collecti
     """Deal the users out, the same way on every rank: bucket b belongs to group b modulo the number of groups."""
     groups, users = job["user_groups"], job["users"]
     bucket_of = read_buckets(storage, job["user_ids"], users, job["buckets"])
-    if collective.size == 1 or not settings.shard_users:
+    if collective.size == 1 or not settings.shard_users or not MODELS[settings.model].splits_users:
         return Holders([], np.zeros(users, np.int16), UserRows.of(bucket_of))
     rows = [0] * groups
     for _, count, group in job["snapshots"][-1]["files"]:  # the last one knows the files of all others
@@ -104,7 +108,7 @@ class _Context:
     log: Log
     held: Holders
 
-    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> RetrievalTask:
+    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> Snapshot:
         """A model that knows nothing yet but its cut's counts."""
         stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
         names = ("events", "users", "recent_users", "earlier_users")
@@ -128,9 +132,10 @@ class _Context:
         events, pairs = counts["events"], counts["users"]
         prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
         work = (self.settings, self.collective)
-        return RetrievalTask(*size, events, prior, snapshot["time"], validation, *work, pairs, self.held.rows)
+        cut = (events, prior, snapshot["time"], validation)
+        return MODELS[self.settings.model](*size, *cut, *work, pairs, self.held.rows)
 
-    def fit(self, task: RetrievalTask, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
+    def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
         settings, collective = self.settings, self.collective
         files, of_group = [tuple(each) for each in snapshot["files"]], self.held.of_group
@@ -146,16 +151,6 @@ class _Context:
         folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
         checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
         return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
-
-    def save(self, task: RetrievalTask, cut: str) -> None:
-        """Write the vectors of a snapshot; all ranks call it."""
-        output, collective = self.job["output"], self.collective
-        if collective.rank == 0:
-            save_array(self.storage, f"{output}/item_vectors.{cut}.npy", task.model.item_vectors().numpy())
-        target, scratch = f"{output}/user_vectors.{cut}.npy", f"{self.job['scratch']}/user_vectors"
-        held = self.held
-        task.look_back()
-        save_user_vectors(self.storage, target, scratch, task.user_vectors, held.rows, held.of_user, collective)
 
 
 def _passes(curve: list[dict[str, float]], metric: str) -> int:

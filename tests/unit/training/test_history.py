@@ -15,7 +15,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
-from recsys_spark.training.tasks.retrieval import Validation
+from recsys_spark.training.tasks.ranking import Validation
 
 SHARE = 0.7
 

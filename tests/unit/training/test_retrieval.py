@@ -22,7 +22,8 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.jobs import retrieval as job_module
 from recsys_spark.training.tasks.negatives import Negatives, negative_shares
-from recsys_spark.training.tasks.retrieval import RetrievalTask, Validation
+from recsys_spark.training.tasks.ranking import Validation
+from recsys_spark.training.tasks.retrieval import RetrievalTask
 
 USERS, ITEMS = 40, 30
 LOSSES = ["softmax", "bce", "squared", "bpr"]
@@ -66,7 +67,7 @@ def figures_by_hand(task: RetrievalTask, validation: Validation, k: int) -> dict
 
 
 def test_validation_ranks_items_that_are_new_to_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys_spark.training.tasks.retrieval._RANKED_AT_ONCE", 3 * ITEMS)
+    monkeypatch.setattr("recsys_spark.training.tasks.snapshot._RANKED_AT_ONCE", 3 * ITEMS)
     users = np.arange(2, 12)
     seen = Rows.from_lists([[int(user), 2] for user in users])
     truth = Rows.from_lists([range(3 + user % 2, 3 + user % 9) if user % 9 > 2 else [5] for user in users])
@@ -288,5 +289,10 @@ def test_without_a_refit_a_snapshot_begins_anew_with_the_best_number_of_passes(t
     assert vectors["valid"] != vectors["test"]
     assert vectors["test"] == vectors["final"]  # nothing has happened in between
     job["checkpoints"], job["snapshots"] = "others", [{**job["snapshots"][1], "cut": "valid"}]
-    job["settings"] |= {"epochs": best, "patience": best}
+    job["settings"] |= {"epochs": best}
+    with np.load(BytesIO(storage.read_bytes("validation.npz"))) as saved:
+        nobody = {name: values[:0] if name in ("users", "seen", "truth") else values[:1] for name, values in saved.items()}
+    buffer = BytesIO()
+    np.savez(buffer, **nobody)
+    storage.write_bytes("validation.npz", buffer.getvalue())  # so that the last pass is kept, as it is at a later cut
     assert run(job, storage)[1]["valid"] == vectors["test"]  # as if it were the only one
