@@ -93,10 +93,10 @@ class RetrievalTask:
         self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
         self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
         self.prior = prior if settings.bias else torch.zeros_like(prior)
-        draw = (settings.dim, settings.seed, settings.init_std)
+        draw = (settings.seed, settings.init_std)
         with torch.no_grad():
-            self.model.user.weight.copy_(self.rows.first(*draw))
-            self.model.item.weight.copy_(first_rows("item", 0, items, *draw))
+            self.rows.fill(self.model.user.weight, *draw)
+            self.model.item.weight.copy_(first_rows("item", 0, items, settings.dim, *draw))
             self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
