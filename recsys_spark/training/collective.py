@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -32,11 +33,8 @@ class Collective(Protocol):
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Optimizer that averages dense gradients over ranks before its step."""
 
-    def average(self, optimizer: Any) -> None:
-        """Wait until the gradients of a wrapped optimizer are the averages over ranks, so that they can be changed."""
-
-    def step(self, optimizer: Any) -> None:
-        """Step of a wrapped optimizer whose gradients are averages already."""
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
+        """Block in which the gradients of a wrapped optimizer are those of all ranks, and its step takes them so."""
 
     def barrier(self) -> None:
         """Wait for all ranks."""
@@ -62,12 +60,9 @@ class Alone:
         """Return the optimizer as it is."""
         return optimizer
 
-    def average(self, optimizer: Any) -> None:
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
         """They are."""
-
-    def step(self, optimizer: Any) -> None:
-        """The optimizer's own."""
-        optimizer.step()
+        return nullcontext()
 
     def barrier(self) -> None:
         """Nobody to wait for."""
@@ -104,14 +99,12 @@ class HorovodWorld:
         """Horovod's DistributedOptimizer."""
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=list(named))
 
-    def average(self, optimizer: Any) -> None:
-        """Horovod's ``synchronize``."""
+    @contextmanager
+    def averaged(self, optimizer: Any) -> Iterator[None]:
+        """Wait for the reductions that ``backward`` began."""
         optimizer.synchronize()
-
-    def step(self, optimizer: Any) -> None:
-        """Step without averaging again."""
         with optimizer.skip_synchronize():
-            optimizer.step()
+            yield
 
     def barrier(self) -> None:
         """Horovod's barrier."""
