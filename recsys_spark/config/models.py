@@ -31,7 +31,11 @@ class Training(Section):
         "sends less",
     )
     seed: int = 1
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay; the best epoch's stays too")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Minutes of training within an epoch after which a checkpoint is written"
+    )
+    read_timeout: float = Field(600.0, gt=0, description="Seconds without a batch from the reader after which it ends")
 
 
 class Retrieval(Training):
@@ -68,6 +72,11 @@ class Retrieval(Training):
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
+    shard_users: bool = Field(
+        True,
+        description="Each rank holds the vectors of its own users only and reads their examples: no user vector goes "
+        "from rank to rank. Without it all ranks hold all users",
+    )
     validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
     validation_k: int = Field(100, ge=1, description="Length of the lists of the validation ranking")
     stop_on: Literal["ndcg_new", "recall_new"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
 from recsys_spark.training.rows import Kind, RowOptimizer, coalesce, row_optimizer, state_of, take_state
 from recsys_spark.training.traffic import Way
 
@@ -34,6 +35,8 @@ class TableUpdates:
         How the sparse gradients of each table travel; see ``traffic``. The sums are the same to rounding.
     mean : bool
         Average over ranks instead of adding up.
+    own : collection of str
+        Names of tables with rows that only this rank holds; their gradients, sparse ones, are not sent.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class TableUpdates:
         decay: float = 0.0,
         ways: Sequence[Way] | None = None,
         mean: bool = False,
+        own: Collection[str] = (),
     ) -> None:
-        self.tables, self.collective, self.names = tables, collective, names
+        self.tables, self.collective, self.names, self.own = tables, collective, names, own
+        self.health = Health(table.weight for table in tables)
         self.ways, self.share = ways or ["sparse"] * len(tables), 1.0 / collective.size if mean else 1.0
         self.optimizers: list[RowOptimizer | Adam] = [
             row_optimizer(kind, table.weight, decay)
@@ -59,24 +64,42 @@ class TableUpdates:
     def step(self, learning_rate: float, clip_norm: float | None = None) -> None:
         """Add the gradients of all ranks up, update the touched rows and clear the gradients.
 
-        ``clip_norm`` bounds the length of the gradient of all tables together.
+        ``clip_norm`` bounds the length of the gradient of all tables together. The loss goes through ``health.spread``
+        before.
+
+        Raises
+        ------
+        NotFinite
+            On every rank, before any update, where a rank's loss or gradient is not finite.
         """
-        self.gather()
+        spoil = bool(self.own) and not self.health.is_well()  # what does not travel tells the others nothing
+        self.gather(spoil)
+        self.health.check(self.gathered())
         self.apply(learning_rate, 1.0 if clip_norm is None else clip_factor(self.squared_norm(), clip_norm))
 
-    def gather(self) -> None:
-        """Take the gradients of all ranks; those of the parameters are cleared."""
+    def gather(self, spoil: bool = False) -> None:
+        """Take the gradients of all ranks, spoilt by NaN if asked for; those of the parameters are cleared."""
         self._gathered = []
         for place, table in enumerate(self.tables):
             gradient, table.weight.grad = table.weight.grad, None
+            if gradient is not None and spoil:
+                gradient = gradient * torch.nan
             found = None if gradient is None else self._sum(place, table, gradient)
             self._gathered.append(found if found is None or self.share == 1.0 else (found[0], found[1] * self.share))
 
+    def gathered(self) -> list[Tensor]:
+        """Gradients of touched rows that were gathered."""
+        return [found[1] for found in self._gathered if found is not None]
+
     def squared_norm(self) -> float:
         """Squared length of the gathered gradient, the same on every rank; not finite if any number of it is not."""
-        return sum(
-            float(torch.linalg.vector_norm(each[1], dtype=torch.float64)) ** 2 for each in self._gathered if each
-        )
+        squares = torch.zeros(2, dtype=torch.float64)  # of tables that all ranks hold, and of this rank's own
+        for name, found in zip(self.names, self._gathered, strict=True):
+            if found is not None:
+                squares[int(name in self.own)] += torch.linalg.vector_norm(found[1], dtype=torch.float64) ** 2
+        if self.own:
+            squares[1:] = self.collective.sum(squares[1:], "norm")
+        return float(squares.sum())
 
     def apply(self, learning_rate: float, factor: float = 1.0) -> None:
         """Update by what was gathered, times a factor."""
@@ -111,7 +134,11 @@ class TableUpdates:
     def _sum(self, place: int, table: nn.Embedding, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Rows int64 [R], each once, and their gradients of all ranks [R, D]."""
         if not table.sparse:
-            return torch.arange(len(gradient), device=gradient.device), self.collective.sum(gradient)
+            rows = torch.arange(len(gradient), device=gradient.device)
+            return rows, self.collective.sum(gradient, self.names[place])
+        if self.names[place] in self.own:
+            mine = coalesce(gradient)
+            return mine.indices()[0], mine.values()
         if self.ways[place] == "sparse" or self.collective.size == 1:
             total = self.collective.sum_sparse(gradient, self.names[place])
             return total.indices()[0], total.values()
@@ -119,7 +146,7 @@ class TableUpdates:
         whole = torch.zeros(len(table.weight), table.embedding_dim + 1, device=gradient.device)
         whole[mine.indices()[0], :-1] = mine.values()
         whole[mine.indices()[0], -1] = 1.0  # touched, if by a gradient of 0
-        whole = self.collective.sum(whole)
+        whole = self.collective.sum(whole, self.names[place])
         rows = torch.nonzero(whole[:, -1]).squeeze(1)
         return rows, whole[rows, :-1]
 

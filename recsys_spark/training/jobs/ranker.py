@@ -41,7 +41,8 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
 
     def stream(files: list[list[Any]]) -> ExampleStream:
         mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[collective.rank]
-        return ExampleStream(mine, columns, settings.batch_size, settings.seed, collective.rank)
+        order = (settings.batch_size, settings.seed, collective.rank)
+        return ExampleStream(mine, columns, *order, timeout=settings.read_timeout)
 
     def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
         rows = sample_rows(files[0][0], job["numbers"])

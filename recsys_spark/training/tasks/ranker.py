@@ -20,6 +20,7 @@ from recsys_spark.streaming import ExampleStream
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.average import Average
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
 from recsys_spark.training.optim import TableUpdates, clip_factor
 from recsys_spark.training.precision import products
 from recsys_spark.training.rows import Kind
@@ -30,7 +31,7 @@ _METRICS = {"logloss": "minus_logloss", "auc": "auc"}  # larger is better
 
 
 class RankerTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ class RankerTask:
         self.traffic = [Table(name, each.num_embeddings, each.embedding_dim, touched) for name, each in tables.items()]
         self.ways = settle(self.traffic, collective.size, settings.exchange)
         self.updates = _table_updates(tables if lazy else {}, settings, collective, self.ways)
+        self.health = Health(self.model.parameters())
         mine = {id(table.weight) for table in self.updates.tables}
         self.dense = [(name, each) for name, each in self.model.named_parameters() if id(each) not in mine]
         self.adam = collective.wrap(_adamw(self.model, settings, lazy), self.dense)
@@ -99,9 +101,11 @@ class RankerTask:
         with products(self.device, settings.bf16):
             logits = self._logits(batch)
         loss = binary_cross_entropy(logits, batch[c.TARGET].float(), weight)
-        (loss / weight.sum().clamp_min(1.0)).backward()
+        self.health.spread(loss / weight.sum().clamp_min(1.0)).backward()
         with self.collective.averaged(self.adam):
             self.updates.gather()
+            dense = [each.grad for _, each in self.dense if each.grad is not None]
+            self.health.check([*dense, *self.updates.gathered()])
             shrink = 1.0 if settings.clip_norm is None else self._clip(settings.clip_norm)
             self.adam.step()
         self.updates.apply((settings.embedding_learning_rate or settings.learning_rate) * factor, shrink)
@@ -142,6 +146,10 @@ class RankerTask:
         numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
         logits: Tensor = self.model(numbers=numbers, **inputs)
         return logits + batch[c.OFFSET] if c.OFFSET in batch else logits
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """None: dropout draws from torch's own."""
+        return {}
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters and bucket edges; their average over the steps, where there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +15,21 @@ from torch import Tensor
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
+from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
+from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.optim import TableUpdates
 from recsys_spark.training.schedule import rate
 from recsys_spark.training.tasks.negatives import Drawn, Negatives
 from recsys_spark.training.traffic import Table, describe, settle
+from recsys_spark.training.user_rows import ELSEWHERE, UserRows, first_rows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
+_USERS = "user.weight"
 _RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
 
 
@@ -47,7 +52,7 @@ class Validation:
 
 
 class RetrievalTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -64,6 +69,9 @@ class RetrievalTask:
     collective : Collective
     pairs : int64 [items], optional
         Examples of each item; ``events`` where they are not given.
+    rows : UserRows, optional
+        Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
+        users are here.
     """
 
     def __init__(
@@ -77,28 +85,37 @@ class RetrievalTask:
         settings: Retrieval,
         collective: Collective,
         pairs: NDArray[np.int64] | None = None,
+        rows: UserRows | None = None,
     ) -> None:
-        torch.manual_seed(settings.seed)
+        self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
-        size = (users, items, settings.dim)
+        size = (len(self.rows), items, settings.dim)
         self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
         self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
         self.prior = prior if settings.bias else torch.zeros_like(prior)
+        draw = (settings.dim, settings.seed, settings.init_std)
         with torch.no_grad():
+            self.model.user.weight.copy_(self.rows.first(*draw))
+            self.model.item.weight.copy_(first_rows("item", 0, items, *draw))
+            self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
         self.allowed = counts > 0
         self.negatives = Negatives(counts, settings, None if pairs is None else torch.from_numpy(pairs))
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
-        collective.broadcast(self.model)
         self.model.bias.weight.requires_grad_(settings.bias)
-        tables = {"user": self.model.user, "item": self.model.item}
-        if settings.bias:
-            tables["bias"] = self.model.bias
+        shared = {"item": self.model.item, "bias": self.model.bias}
+        tables = {"user": self.model.user, **shared}
+        for table in (tables if self.rows.whole else shared).values():
+            collective.broadcast(table)
+        if not settings.bias:
+            del tables["bias"]
         self.traffic = [self._traffic(name, table) for name, table in tables.items()]
         self.ways = settle(self.traffic, collective.size, settings.exchange)
-        self.updates = TableUpdates(list(tables.values()), collective, list(tables), settings.optimizer, ways=self.ways)
+        weights, names = list(tables.values()), list(tables)
+        own = () if self.rows.whole else ("user",)
+        self.updates = TableUpdates(weights, collective, names, settings.optimizer, ways=self.ways, own=own)
 
     def _traffic(self, name: str, table: torch.nn.Embedding) -> Table:
         """What a step touches of a table at most: an item's row is one of a pair, or a negative."""
@@ -109,7 +126,9 @@ class RetrievalTask:
 
     def describe(self) -> str:
         """What travels between ranks."""
-        return describe(self.traffic, self.ways, self.collective.size)
+        sent = [place for place, table in enumerate(self.traffic) if table.name not in self.updates.own]
+        traffic, ways = [self.traffic[place] for place in sent], [self.ways[place] for place in sent]
+        return describe(traffic, ways, self.collective.size)
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -125,7 +144,8 @@ class RetrievalTask:
     def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
         """One step; an old event weighs less, by half-life."""
         positives = batch[c.ITEM_INDEX].long()
-        users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        users = self.rows.of_users(indexes)
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
         weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
         drawn = self.negatives.draw(positives)
@@ -134,8 +154,8 @@ class RetrievalTask:
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
-        total.backward()
         factor = rate(progress, self.settings.schedule, self.settings.warmup_share)
+        self.updates.health.spread(total).backward()
         self.updates.step(self.settings.learning_rate * factor, self.settings.clip_norm)
         return float(loss.detach()), float(weight.sum())
 
@@ -166,16 +186,20 @@ class RetrievalTask:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Figures over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
+        """Figures over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
         if self.validation is None or len(self.validation.users) == 0:
             return {}
         sums = torch.zeros(3, dtype=torch.float64)
-        user_vectors, item_vectors = self.model.vectors()
-        mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
+        item_vectors = self.model.item_vectors()
+        users = self.rows.place[torch.from_numpy(self.validation.users)].long()
+        if self.rows.whole:
+            mine = np.arange(self.collective.rank, len(users), self.collective.size)
+        else:
+            mine = np.flatnonzero(users.numpy() != ELSEWHERE)
         at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
         for start in range(0, len(mine), at_once):
             rows = mine[start : start + at_once]
-            scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
+            scores = self.model.user_vectors(users[rows]) @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
@@ -198,16 +222,54 @@ class RetrievalTask:
             found += float(hits.sum()) / max(1, len(wanted))
         return torch.tensor([total, found, len(rows)], dtype=torch.float64)
 
+    def generators(self) -> dict[str, torch.Generator]:
+        """That of the negatives."""
+        return {"negatives": self.negatives.random}
+
     def weights(self) -> dict[str, Tensor]:
-        """Parameters."""
-        return dict(self.model.state_dict())
+        """Parameters that all ranks hold alike; the users' are in the parts."""
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name != _USERS}
 
     def state(self) -> dict[str, Any]:
-        """Optimizer."""
-        return self.updates.state_dict()
+        """Optimizer, but for what it keeps of each user's row."""
+        state = self.updates.state_dict()
+        return {**state, "user": by_row.without_rows(state["user"], len(self.rows))}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        """Take weights and state back."""
-        self.model.load_state_dict(weights)
+        """Take weights and state back; the users' come with the parts."""
+        self.model.load_state_dict({**weights, _USERS: self.model.user.weight.detach()})
         if state is not None:
-            self.updates.load_state_dict(state)
+            users = by_row.with_rows(state["user"], len(self.rows))
+            self.updates.load_state_dict({**state, "user": users})
+
+    def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Users' rows and their optimizer state, a part a bucket; the first rank gives them where all hold all."""
+        if self.rows.whole and self.collective.rank != 0:
+            return
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            yield _part(bucket), {name: tensor[start:stop] for name, tensor in tensors.items()}
+
+    def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
+        """Take the rows of the buckets back that this rank holds now."""
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            part = read(_part(bucket))
+            if part.keys() != tensors.keys() or len(part["weight"]) != stop - start:
+                raise RecsysError(
+                    f"bucket {bucket} holds {len(part['weight'])} users with {sorted(part)}, "
+                    f"{stop - start} with {sorted(tensors)} were expected",
+                    "the checkpoint",
+                    "Delete the checkpoints of the run and train anew.",
+                )
+            for name, tensor in tensors.items():
+                tensor[start:stop] = part[name]
+
+    def _of_users(self) -> dict[str, Tensor]:
+        """Tensors with a row a user: their vectors, and what the optimizer keeps."""
+        kept = by_row.row_tensors(self.updates.state_dict()["user"], len(self.rows))
+        return {"weight": self.model.user.weight.detach(), **kept}
+
+
+def _part(bucket: int) -> str:
+    return f"bucket-{bucket:05d}"
