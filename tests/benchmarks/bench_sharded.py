@@ -67,7 +67,9 @@ def generate(folder: Path, scale: str) -> dict[str, Any]:
         for number, rows in enumerate(split(pairs // GROUPS)):
             # the user at place r of the group, and item r, are drawn in proportion to r^-0.6 and to 1/r
             user = mine[(len(mine) * draw.random(rows) ** 2.5).astype(np.int64)]
-            item = (2 + (items - 2) ** draw.random(rows)).astype(np.int32).clip(max=items - 1)
+            item = (2 + (items - 2) ** draw.random(rows)).astype(np.int32)
+            liked = draw.random(rows) < 0.8  # most of what a user takes is of one sixteenth of the items
+            item = np.where(liked, item - item % 16 + user % 16, item).clip(2, items - 1).astype(np.int32)
             events += np.bincount(item, minlength=items)
             columns = {"user_index": user, "item_index": item, "time": draw.integers(0, DAY, rows)}
             path = folder / f"part-{group:05d}-{number:05d}.parquet"
@@ -198,6 +200,7 @@ def arithmetic(plan: dict[str, Any], users: int) -> dict[str, float]:
         "user rows and state": users * DIM * 4 * of_row,
         "item rows and state": plan["items"] * (DIM + 1) * 4 * of_row,
         "place of each user, user of each row": plan["users"] * 4 + users * 4,
+        "examples being shuffled, three copies": 3 * 8 * ROWS_OF_A_FILE * 20,
         "popularity, draws and places of items": plan["items"] * (8 + 4 + 8 + 4 + 4 + 8 + 1 + 8),
     }
     return {name: size / 2**20 for name, size in parts.items()}
