@@ -144,8 +144,8 @@ class Features(Section):
     min_row_groups: int = Field(
         4,
         ge=1,
-        description="Row groups at least; of the retrieval model's examples, which are apart by user buckets, there are "
-        "at least four a rank too, if there are so many buckets",
+        description="Row groups at least; of the retrieval model's examples, which are apart by user buckets, there "
+        "are at least four a rank too, if there are so many buckets",
     )
     min_user_events: int = Field(
         0, ge=0, description="Events until a user gets an index, and then keeps it; 0: all users that a table names"
