@@ -115,9 +115,9 @@ def keep_rates(rank: NDArray[np.float32], retrieved: int, share: float, hard: fl
     """Probability with which a candidate that was not taken is kept as a negative.
 
     Of about ``share * retrieved`` kept negatives a user, the part ``hard`` is the top of the retrieved list, kept
-    whole; the others are kept evenly. Negatives that the retrieval model finds likely teach the ranker more than most. So that
-    its logits still mean the same for all candidates, those of training are given an offset, log(share / rate): the
-    correction for what a sample keeps (King and Zeng 2001), row by row.
+    whole; the others are kept evenly. Negatives that the retrieval model finds likely teach the ranker more than most.
+    So that its logits still mean the same for all candidates, those of training are given an offset,
+    log(share / rate): the correction for what a sample keeps (King and Zeng 2001), row by row.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ Reading, decoding and permuting release Python's lock for the most part, so that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -25,7 +25,9 @@ class _End:
         self.error = error
 
 
-def read_ahead(make: Callable[[], Generator[T, None, None]], depth: int, timeout: float, what: str) -> Iterator[T]:
+def read_ahead(
+    make: Callable[[], Generator[T, None, None]], depth: int, timeout: float, what: str
+) -> Generator[T, None, None]:
     """Yield what a generator yields, up to ``depth`` elements ahead of the caller.
 
     The generator is made, run and closed on the thread. The thread ends with this iterator: when it is exhausted or

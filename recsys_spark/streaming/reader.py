@@ -26,6 +26,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.streaming.prefetch import read_ahead
 
 ROW_WEIGHT = "row_weight"
+_UNREADABLE = (OSError, ValueError, AttributeError)  # lost, torn, without a column; Arrow's are ValueErrors
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,32 @@ def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:
 
 
 def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """Columns of each file in turn. One worker thread: with two the order is not the same from run to run."""
+    """Columns of each file in turn."""
+    try:
+        yield from _groups(urls, columns)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise RecsysError(
+            f"the file cannot be read ({reason})",
+            ", ".join(_unreadable(urls, columns)),
+            "Files were changed or lost; run the stage that wrote them again with --force.",
+        ) from error
+
+
+def _unreadable(urls: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
+    """Those of some files that cannot be read one by one; all of them, where each can."""
+    bad = []
+    for url in urls:
+        try:
+            for _ in _groups((url,), columns):
+                pass
+        except _UNREADABLE:
+            bad.append(url)
+    return tuple(bad) or urls
+
+
+def _groups(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Row groups as they come. One worker thread: with two the order is not the same from run to run."""
     if not urls:
         return
     # Petastorm uses Arrow calls that warn of their end. Not by catch_warnings: that is for a program of one thread.
@@ -245,24 +271,16 @@ def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArr
     logging.getLogger("petastorm").setLevel(logging.ERROR)
     from petastorm import make_batch_reader
 
-    try:
-        with make_batch_reader(
-            list(urls),
-            schema_fields=list(columns),
-            reader_pool_type="thread",
-            workers_count=1,
-            shuffle_row_groups=False,
-            num_epochs=1,
-        ) as reader:
-            for group in reader:
-                yield {name: getattr(group, name) for name in columns}
-    except (OSError, ValueError, AttributeError) as error:  # lost, torn, without a column; Arrow's are ValueErrors
-        reason = " ".join(str(error).split())
-        raise RecsysError(
-            f"the files cannot be read ({reason})",
-            ", ".join(urls),
-            "Files were changed or lost; run the stage that wrote them again with --force.",
-        ) from error
+    with make_batch_reader(
+        list(urls),
+        schema_fields=list(columns),
+        reader_pool_type="thread",
+        workers_count=1,
+        shuffle_row_groups=False,
+        num_epochs=1,
+    ) as reader:
+        for group in reader:
+            yield {name: getattr(group, name) for name in columns}
 
 
 @cache

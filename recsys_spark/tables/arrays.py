@@ -107,17 +107,12 @@ def save_blocks(storage: Storage, relative: str, shape: tuple[int, ...], blocks:
     ValueError
         The blocks hold another number of rows than the shape says.
     """
-    storage.make_folder(os.path.dirname(relative))
-    # an object store shows a file when it is complete; elsewhere a name says that it is not yet
-    target = f"{relative}.{uuid.uuid4().hex}.partial" if storage.is_local else relative
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
     rows = 0
-    with storage.fs.open_output_stream(storage.path(target)) as stream:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    with storage.writing(relative) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for block in blocks:
-            stream.write(np.ascontiguousarray(block, np.float32))
+            stream.write(np.ascontiguousarray(block, np.float32).data)
             rows += len(block)
         if rows != shape[0]:
             raise ValueError(f"{relative}: {rows:,} rows were given, {shape[0]:,} were promised")
-    if target != relative:
-        storage.fs.move(storage.path(target), storage.path(relative))

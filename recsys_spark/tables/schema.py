@@ -102,7 +102,7 @@ _ALL = [
         "examples",
         "split string, user_bucket int, user_index int, item_index int, time bigint, weight float",
         ("split", "user_index", "item_index"),
-        "positive pairs for the retrieval model, globally shuffled, in equal row groups, a folder a split",
+        "positive pairs for the retrieval model, a folder a split, files of a group of user buckets each, shuffled",
     ),
     TableSpec(
         "histories",

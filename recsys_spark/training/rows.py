@@ -8,12 +8,15 @@ moved and taken back together with its part of the state.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Kind = Literal["adam", "rowwise_adagrad"]
+
+_AT_ONCE = 1 << 15  # numbers of a part of the rows: 128 KiB
 
 
 class LazyAdam:
@@ -43,14 +46,18 @@ class LazyAdam:
         """Update rows, int64 [R] each once, by their gradient, float32 [R, D]."""
         self.steps += 1
         first, second = self.betas
+        size = learning_rate * math.sqrt(1.0 - second**self.steps) / (1.0 - first**self.steps)
+        for some, part in _parts(rows, gradient):
+            self._step(some, part, size, learning_rate * self.decay)
+
+    def _step(self, rows: Tensor, gradient: Tensor, size: float, shrink: float) -> None:
+        first, second = self.betas
         mean, square = (self.by_row[name].index_select(0, rows) for name in ("mean", "square"))
         mean += (gradient - mean).mul_(1.0 - first)
         square += (gradient.square() - square).mul_(1.0 - second)
         self.by_row["mean"].index_copy_(0, rows, mean)
         self.by_row["square"].index_copy_(0, rows, square)
-        size = learning_rate * math.sqrt(1.0 - second**self.steps) / (1.0 - first**self.steps)
-        change = mean.div_(square.sqrt_().add_(self.epsilon)).mul_(-size)
-        _move(self.weight, rows, change, learning_rate * self.decay)
+        _move(self.weight, rows, mean.div_(square.sqrt_().add_(self.epsilon)).mul_(-size), shrink)
 
 
 class RowwiseAdagrad:
@@ -76,10 +83,11 @@ class RowwiseAdagrad:
     def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         """Update rows, int64 [R] each once, by their gradient, float32 [R, D]."""
         self.steps += 1
-        total = self.by_row["sum"].index_select(0, rows) + gradient.square().mean(1)
-        self.by_row["sum"].index_copy_(0, rows, total)
-        size = learning_rate / (total.sqrt_() + self.epsilon)
-        _move(self.weight, rows, gradient * -size.unsqueeze(1), learning_rate * self.decay)
+        for some, part in _parts(rows, gradient):
+            total = self.by_row["sum"].index_select(0, some) + part.square().mean(1)
+            self.by_row["sum"].index_copy_(0, some, total)
+            size = learning_rate / (total.sqrt_() + self.epsilon)
+            _move(self.weight, some, part * -size.unsqueeze(1), learning_rate * self.decay)
 
 
 RowOptimizer = LazyAdam | RowwiseAdagrad
@@ -113,6 +121,12 @@ def coalesce(gradient: Tensor) -> Tensor:
     values = gradient._values()
     sums = values.new_zeros(len(rows), *values.shape[1:]).index_add_(0, place, values)
     return torch.sparse_coo_tensor(rows.unsqueeze(0), sums, gradient.shape, check_invariants=False, is_coalesced=True)
+
+
+def _parts(rows: Tensor, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some rows at a time: what is computed of them stays in the processor's cache. All at once on a GPU."""
+    many = len(rows) if gradient.is_cuda else _AT_ONCE // gradient.shape[1]
+    yield from zip(rows.split(max(1, many)), gradient.split(max(1, many)), strict=True)
 
 
 def _move(weight: Tensor, rows: Tensor, change: Tensor, shrink: float) -> None:

@@ -88,12 +88,11 @@ class UserRows:
             )
         return rows
 
-    def first(self, dim: int, seed: int, std: float) -> Tensor:
-        """Rows to begin with, float32 [R, dim]: normal, of this standard deviation; the padding is 0."""
-        rows = torch.zeros(len(self), dim)
+    def fill(self, table: Tensor, seed: int, std: float) -> None:
+        """Write the rows to begin with, float32 [R, D]: normal, of this standard deviation; the padding is 0."""
+        table[0] = 0.0
         for bucket, (start, stop) in self.slices.items():
-            rows[start:stop] = first_rows("user", bucket, stop - start, dim, seed, std)
-        return rows
+            table[start:stop] = first_rows("user", bucket, stop - start, table.shape[1], seed, std)
 
 
 def first_rows(table: str, bucket: int, rows: int, dim: int, seed: int, std: float) -> Tensor:

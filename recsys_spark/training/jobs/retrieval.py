@@ -91,6 +91,8 @@ def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collecti
     for _, count, group in job["snapshots"][-1]["files"]:  # the last one knows the files of all others
         rows[group] += count
     of_group = deal_groups(rows, collective.size)
+    if collective.rank == 0 and collective.size > groups:
+        say(f"retrieval: the users are in {groups} group(s), so only {groups} of {collective.size} ranks hold some")
     of_bucket = np.array(of_group, np.int16)[np.arange(job["buckets"]) % groups]
     of_user = of_bucket[bucket_of]
     of_user[c.PADDING_INDEX] = 0

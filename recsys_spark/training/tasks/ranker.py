@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys_spark import columns as c
 from recsys_spark.auc import AucHistogram
@@ -23,8 +23,9 @@ from recsys_spark.training.collective import Collective
 from recsys_spark.training.health import Health
 from recsys_spark.training.optim import TableUpdates, clip_factor
 from recsys_spark.training.precision import products
+from recsys_spark.training.rows import Kind
 from recsys_spark.training.schedule import rate
-from recsys_spark.training.traffic import Table, describe, settle
+from recsys_spark.training.traffic import Table, Way, describe, settle
 
 _METRICS = {"logloss": "minus_logloss", "auc": "auc"}  # larger is better
 
@@ -69,20 +70,10 @@ class RankerTask:
         touched = self.model.touched(settings.batch_size) if lazy else None
         self.traffic = [Table(name, each.num_embeddings, each.embedding_dim, touched) for name, each in tables.items()]
         self.ways = settle(self.traffic, collective.size, settings.exchange)
-        for table in tables.values():
-            table.sparse = lazy
-        self.updates = TableUpdates(
-            list(tables.values()) if lazy else [],
-            collective,
-            list(tables) if lazy else [],
-            "rowwise_adagrad" if settings.embedding_optimizer == "rowwise_adagrad" else "adam",
-            settings.embedding_decay,
-            self.ways,
-            mean=True,
-        )
-        in_tables = {id(table.weight) for table in tables.values()} if lazy else set()
+        self.updates = _table_updates(tables if lazy else {}, settings, collective, self.ways)
         self.health = Health(self.model.parameters())
-        self.dense = [(name, each) for name, each in self.model.named_parameters() if id(each) not in in_tables]
+        mine = {id(table.weight) for table in self.updates.tables}
+        self.dense = [(name, each) for name, each in self.model.named_parameters() if id(each) not in mine]
         self.adam = collective.wrap(_adamw(self.model, settings, lazy), self.dense)
         self.average = Average(self.model, settings.average) if settings.average else None
 
@@ -180,6 +171,18 @@ class RankerTask:
             self.model.load_state_dict(state.get("last", weights))
             self.adam.load_state_dict(state["adam"])
             self.updates.load_state_dict(state["tables"])
+
+
+def _table_updates(
+    tables: dict[str, nn.Embedding], settings: Ranker, collective: Collective, ways: list[Way]
+) -> TableUpdates:
+    """Updates of the tables that change by the rows of a batch; their gradients are averages, as the others' are."""
+    for table in tables.values():
+        table.sparse = True
+    kind: Kind = "rowwise_adagrad" if settings.embedding_optimizer == "rowwise_adagrad" else "adam"
+    return TableUpdates(
+        list(tables.values()), collective, list(tables), kind, settings.embedding_decay, ways, mean=True
+    )
 
 
 def _adamw(model: DeepFM, settings: Ranker, lazy: bool) -> torch.optim.AdamW:

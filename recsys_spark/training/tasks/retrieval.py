@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
-from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization, mean_of
 from recsys_spark.tables.arrays import save_array
@@ -65,10 +64,10 @@ class RetrievalTask(Snapshot):
         score = (settings.init_std, settings.temperature)
         self.model = MatrixFactorization(*size, *score, sparse_items=not whole, history=settings.history)
         self._past: Tensor | None = None
-        draw = (settings.dim, settings.seed, settings.init_std)
+        draw = (settings.seed, settings.init_std)
         with torch.no_grad():
-            self.model.user.weight.copy_(self.rows.first(*draw))
-            self.model.item.weight.copy_(first_rows("item", 0, items, *draw))
+            self.rows.fill(self.model.user.weight, *draw)
+            self.model.item.weight.copy_(first_rows("item", 0, items, settings.dim, *draw))
             self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
         self.model.bias.weight.requires_grad_(settings.bias)
@@ -148,30 +147,13 @@ class RetrievalTask(Snapshot):
         """Users' rows and their optimizer state, a part a bucket; the first rank gives them where all hold all."""
         if self.rows.whole and self.collective.rank != 0:
             return
-        tensors = self._of_users()
-        for bucket, (start, stop) in self.rows.slices.items():
-            yield _part(bucket), {name: tensor[start:stop] for name, tensor in tensors.items()}
+        yield from by_row.parts(self.rows.slices, self._of_users())
 
     def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
         """Take the rows of the buckets back that this rank holds now."""
-        tensors = self._of_users()
-        for bucket, (start, stop) in self.rows.slices.items():
-            part = read(_part(bucket))
-            if part.keys() != tensors.keys() or len(part["weight"]) != stop - start:
-                raise RecsysError(
-                    f"bucket {bucket} holds {len(part['weight'])} users with {sorted(part)}, "
-                    f"{stop - start} with {sorted(tensors)} were expected",
-                    "the checkpoint",
-                    "Delete the checkpoints of the run and train anew.",
-                )
-            for name, tensor in tensors.items():
-                tensor[start:stop] = part[name]
+        by_row.take_parts(self.rows.slices, self._of_users(), read)
 
     def _of_users(self) -> dict[str, Tensor]:
         """Tensors with a row a user: their vectors, and what the optimizer keeps."""
         kept = by_row.row_tensors(self.updates.state_dict()["user"], len(self.rows))
         return {"weight": self.model.user.weight.detach(), **kept}
-
-
-def _part(bucket: int) -> str:
-    return f"bucket-{bucket:05d}"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recsys_spark.training import rows as rows_module
 from recsys_spark.training.rows import LazyAdam, RowwiseAdagrad, coalesce, row_optimizer, state_of, take_state
 
 ROWS, DIM = 9, 3
@@ -156,6 +157,18 @@ def test_a_part_of_the_rows_goes_on_alone_with_its_part_of_the_state() -> None:
 
 def test_rowwise_adagrad_keeps_one_number_a_row() -> None:
     assert {name: tuple(each.shape) for name, each in RowwiseAdagrad(start()).by_row.items()} == {"sum": (ROWS,)}
+
+
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+def test_many_rows_are_updated_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for at_once in (1, 7 * DIM, 1 << 15):
+        monkeypatch.setattr(rows_module, "_AT_ONCE", at_once)
+        weight = start()
+        stepped(row_optimizer(kind, weight, 0.5), gradients(5, 4, 30), [0.1] * 4)  # type: ignore[arg-type]
+        found.append(weight)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @given(seed=st.integers(0, 10_000), touched=st.integers(0, 40))
