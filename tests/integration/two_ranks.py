@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import torch
 
@@ -56,6 +57,13 @@ def updates_of(world: HorovodWorld, sparse: bool) -> None:
     assert torch.equal(world.sum(shared.weight.detach()), 2 * shared.weight.detach())
 
 
+def waits(world: HorovodWorld) -> None:
+    """One rank is alive and does nothing, for longer than anybody would wait."""
+    if world.rank == 1:
+        time.sleep(600)
+    world.sum(torch.ones(1))
+
+
 def dies(world: HorovodWorld) -> None:
     """One rank ends in an error while the other waits for it."""
     if world.rank == 1:
@@ -66,5 +74,5 @@ def dies(world: HorovodWorld) -> None:
 if __name__ == "__main__":
     joined = HorovodWorld()
     assert joined.size == 2
-    {"sums": sums, "updates": updates, "dies": dies}[sys.argv[1]](joined)
+    {"sums": sums, "updates": updates, "waits": waits, "dies": dies}[sys.argv[1]](joined)
     print(f"rank {joined.rank} of {joined.size} is well")
