@@ -27,11 +27,11 @@ def note_failure(storage: Storage, job_file: str, rank: int, error: BaseExceptio
     return told
 
 
-def failures(storage: Storage, job_file: str) -> list[str]:
-    """Why ranks ended, by rank: the causes, or where none is known what the others noticed."""
+def failures(storage: Storage, job_file: str) -> tuple[list[str], list[str]]:
+    """What ranks told, by rank: the causes, and what those noticed that lost another rank."""
     found: list[dict[str, Any]] = [storage.read_json(path) for path in _files(storage, job_file)]
-    causes = [each for each in found if each["cause"]]
-    return [each["error"] for each in causes or found]
+    causes, noticed = ([each["error"] for each in found if each["cause"] is kind] for kind in (True, False))
+    return causes, noticed
 
 
 def forget_failures(storage: Storage, job_file: str) -> None:

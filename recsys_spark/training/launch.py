@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
-_ENDED = re.compile(r"exit(ed)? with (status )?code|Error")
+_LOST = re.compile(r"^Process (\d+) exit with status code (-?\d+)")  # horovodrun's; the first is the one that began
 _NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
 
 
@@ -71,9 +71,9 @@ def _on_executors(spark: SparkSession, settings: Launch, storage: Storage, job_f
             verbose=0,
         )
     except Exception as error:
-        told = failures(storage, job_file)
-        if told:
-            raise _failed(told, settings) from error
+        causes, noticed = failures(storage, job_file)
+        if causes or noticed:
+            raise _failed(causes or noticed, settings) from error
         raise RecsysError(
             f"a rank was lost, or the ranks did not start ({' '.join(str(error).split())[:300]})",
             f"training by 'spark' with {settings.ranks} rank(s)",
@@ -111,6 +111,7 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
     """Run a command and pass its lines on."""
     environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
+    lost: list[str] = []
     guarded = [sys.executable, "-m", "recsys_spark.training.guard", *command]
     with subprocess.Popen(
         guarded,
@@ -125,14 +126,14 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
         try:
             for raw in process.stdout:
                 line = _PREFIX.sub("", raw.rstrip())
-                tail = [*tail[-30:], line]
+                tail = [*tail[-3:], line]
+                lost += [f"rank {rank} ended with code {code}" for rank, code in _LOST.findall(line)]
                 if line and not any(noise in line for noise in _NOISE):
                     print(f"    {line}", flush=True)
         except BaseException:
             process.terminate()
             raise
     if process.returncode != 0:
-        said = [line for line in tail if _ENDED.search(line)] or tail[-3:]
-        raise _failed(
-            [*failures(storage, job_file), f"ended with code {process.returncode} ({' / '.join(said[-2:])})"], settings
-        )
+        causes, noticed = failures(storage, job_file)
+        silent = lost[:1] or [f"the process ended with code {process.returncode} ({' / '.join(tail)})"]
+        raise _failed(causes or [*silent, *noticed], settings)

@@ -122,7 +122,8 @@ def test_a_training_that_meets_every_fault_ends_as_if_there_had_been_none(tmp_pa
     rank, place = draw.randrange(2), draw.randrange(2, 2 * steps)
     with killing(job, rank, place):
         said = failure(lambda: job.start(2))
-    assert "goes on from the last checkpoint" in said
+    assert f"rank {rank} ended with code" in said
+    assert f"rank {1 - rank}, retrieval final epoch" in said
     before = job.newest()
     assert before is not None
     assert before.step >= place - 1

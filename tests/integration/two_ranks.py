@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,6 +112,13 @@ def part(batch: dict[str, torch.Tensor], world: HorovodWorld) -> dict[str, torch
     return {name: values[world.rank :: world.size] for name, values in batch.items()}
 
 
+def waits(world: HorovodWorld) -> None:
+    """One rank is alive and does nothing, for longer than anybody would wait."""
+    if world.rank == 1:
+        time.sleep(600)
+    world.sum(torch.ones(1))
+
+
 def dies(world: HorovodWorld) -> None:
     """One rank ends in an error while the other waits for it."""
     if world.rank == 1:
@@ -121,5 +129,6 @@ def dies(world: HorovodWorld) -> None:
 if __name__ == "__main__":
     joined = HorovodWorld()
     assert joined.size == 2
-    {"sums": sums, "updates": updates, "ranker": ranker, "dies": dies}[sys.argv[1]](joined)
+    cases = {"sums": sums, "updates": updates, "ranker": ranker, "waits": waits, "dies": dies}
+    cases[sys.argv[1]](joined)
     print(f"rank {joined.rank} of {joined.size} is well")

@@ -30,11 +30,12 @@ def with_note(error: Exception, note: str) -> Exception:
 def test_the_cause_is_told_apart_from_what_others_noticed(storage: Storage) -> None:
     lost = with_note(HorovodInternalError("Horovod has been shut down"), "rank 0, x epoch 1, step 4")
     note_failure(storage, JOB, 0, lost)
-    assert failures(storage, JOB) == ["rank 0, x epoch 1, step 4: HorovodInternalError: Horovod has been shut down"]
+    noticed = ["rank 0, x epoch 1, step 4: HorovodInternalError: Horovod has been shut down"]
+    assert failures(storage, JOB) == ([], noticed)
     note_failure(storage, JOB, 1, with_note(MemoryError("no\nroom"), "rank 1, x epoch 1, step 4"))
-    assert failures(storage, JOB) == ["rank 1, x epoch 1, step 4: MemoryError: no room"]
+    assert failures(storage, JOB) == (["rank 1, x epoch 1, step 4: MemoryError: no room"], noticed)
     forget_failures(storage, JOB)
-    assert failures(storage, JOB) == []
+    assert failures(storage, JOB) == ([], [])
 
 
 def test_an_error_that_says_where_says_it_once(storage: Storage) -> None:
