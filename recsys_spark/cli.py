@@ -3,6 +3,7 @@
 recsys-spark run --config jobs/conf/complete_journey.yaml --date 2017-12-31    the whole night
 recsys-spark train-ranker --config ... --date ... --force                      one stage, again
 recsys-spark show --user 1                                                     one person's list, in words
+recsys-spark tune --config ... --date ... --space jobs/conf/tune_ranker.yaml   better settings for a training
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from datetime import date as Date
 from typing import Annotated
 
 import typer
 
 from recsys_spark.config import Settings, load_settings
+from recsys_spark.cuts import check_day
 from recsys_spark.errors import RecsysError
 from recsys_spark.generator.command import generate
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import TableStore
+from recsys_spark.tuning.command import tune
 
 DEFAULT_CONFIG = "jobs/conf/complete_journey.yaml"
 
@@ -116,17 +118,13 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 for _name in STAGES:
     app.command(_name)(_stage_command(_name))
+app.command()(tune)
 app.command()(generate)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
     if date is not None:
-        try:
-            canonical = Date.fromisoformat(date).isoformat() == date  # "20240310" is a day too, but not a folder's name
-        except ValueError:
-            canonical = False
-        if not canonical:
-            raise RecsysError(f"'{date}' is no day", "--date", "Write it as YYYY-MM-DD.")
+        check_day(date)
     return load_settings(config, change)
 
 

@@ -116,7 +116,7 @@ STAGE = Stage(
     name="candidates",
     does="candidates and pair features of the label windows, for the ranker",
     run=write_ranker_examples,
-    sections=("split", "features", "candidates", "score", "ranker"),
+    sections=("split", "features", "candidates", "score", "ranker.negative_share"),
     inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model"),
     outputs=("ranker_examples",),
 )

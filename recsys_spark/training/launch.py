@@ -30,13 +30,21 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
     if settings.launcher == "spark":
         _on_executors(spark, settings, root, job_file)
         return
+    _stream(guarded(settings, root, job_file), settings)
+
+
+def guarded(settings: Launch, root: str, job_file: str) -> list[str]:
+    """Command line of a job's ranks, by launcher ``local`` or ``horovodrun``.
+
+    Its standard input is to be a pipe that is held open: its end tells the guard that the starter is gone.
+    """
     module = [sys.executable, "-m", "recsys_spark.training.worker", root, job_file]
     if settings.launcher == "horovodrun":
         program = Path(sys.executable).parent / "horovodrun"
         hosts = ["-H", settings.hosts or f"localhost:{settings.ranks}"]
         timeout = ["--start-timeout", str(settings.start_timeout)]
         module = [str(program), "--gloo", "-np", str(settings.ranks), *hosts, *timeout, *module]
-    _stream(module, settings)
+    return [sys.executable, "-m", "recsys_spark.training.guard", *module]
 
 
 def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
@@ -80,20 +88,19 @@ def _threads(settings: Launch) -> dict[str, str]:
     return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
 
 
-def _environment(settings: Launch) -> dict[str, str]:
+def environment(settings: Launch) -> dict[str, str]:
+    """Environment of such a command."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return {**_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {**os.environ, **_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _stream(command: list[str], settings: Launch) -> None:
     """Run a command and pass its lines on."""
-    environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
-    guarded = [sys.executable, "-m", "recsys_spark.training.guard", *command]
     with subprocess.Popen(
-        guarded,
-        env=environment,
-        stdin=subprocess.PIPE,  # held open: its end tells the guard that this process is gone
+        command,
+        env=environment(settings),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -110,9 +117,14 @@ def _stream(command: list[str], settings: Launch) -> None:
             process.terminate()
             raise
     if process.returncode != 0:
-        errors = [line for line in tail if "recsys-spark:" in line or "Error" in line] or tail[-3:]
         raise RecsysError(
-            f"a rank ended with code {process.returncode} ({' / '.join(errors[-2:])})",
+            f"a rank ended with code {process.returncode} ({last_words(tail)})",
             f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
             "Mend the cause and run again: it goes on from the last checkpoint.",
         )
+
+
+def last_words(tail: list[str]) -> str:
+    """Why a command failed, from its last lines."""
+    errors = [line for line in tail if "recsys-spark:" in line or "Error" in line] or tail[-3:]
+    return " / ".join(errors[-2:])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective, connect
 from recsys_spark.training.jobs import ranker, retrieval
+from recsys_spark.training.logs import open_logs
 from recsys_spark.training.loop import Log
 
 TASKS: dict[str, Callable[[dict[str, Any], Storage, Collective, Log], None]] = {
@@ -50,25 +50,10 @@ def main(root: str, job_file: str) -> int:
         raise RecsysError(f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}.")
     if collective.rank == 0:
         say(f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each")
-    TASKS[job["kind"]](job, storage, collective, _log(job, collective))
+    with open_logs(job, storage, collective.rank) as log:
+        TASKS[job["kind"]](job, storage, collective, log)
     collective.barrier()
     return collective.size
-
-
-def _log(job: dict[str, Any], collective: Collective) -> Log:
-    """TensorBoard curves of rank 0 (in a local folder: its writer knows no other)."""
-    if collective.rank != 0:
-        return lambda tag, step, **values: None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(job["log_folder"] or tempfile.mkdtemp(prefix="recsys_spark-logs-"))
-
-    def log(tag: str, step: int, **values: float) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f"{tag}/{name}", value, step)
-        writer.flush()
-
-    return log
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ from recsys_spark.training.tasks.ranker import RankerTask
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``."""
+    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``.
+
+    With ``choose_only`` in the job it ends with the curve of the first phase.
+    """
     settings = Ranker.model_validate(job["settings"])
     fields = FieldTables(_side(storage, job, "user"), _side(storage, job, "item"))
     spec = DeepFMSpec(
@@ -52,6 +55,10 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     train, both = job["train_files"], [*job["train_files"], *job["valid_files"]]
     choosing = task(train, stream(job["valid_files"]))
     curve = fit(choosing, stream(train), collective, settings, checkpoints("choose"), log, "ranker")
+    if job.get("choose_only"):
+        if collective.rank == 0:
+            _write_curves(job, storage, {"train": curve})
+        return
     epochs = best_epoch(curve, choosing.metric)
     final = task(both, None)
     again = fit(final, stream(both), collective, settings, checkpoints("refit"), log, "ranker refit", epochs)
@@ -60,7 +67,11 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
+        _write_curves(job, storage, curves)
+
+
+def _write_curves(job: dict[str, Any], storage: Storage, curves: dict[str, list[dict[str, float]]]) -> None:
+    storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
 
 
 def _side(storage: Storage, job: dict[str, Any], side: str) -> SideTables:
