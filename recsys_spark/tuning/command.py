@@ -66,7 +66,6 @@ def tune(
     settings = settings_of(tree, config)
     name = study or f"{Path(space).stem}-{date}"
     folder = _folder(tuning, settings, name)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the trial's process is ended
     search(tuning, tree, config, space, date, name, folder)
 
 
@@ -99,6 +98,7 @@ def search(tuning: Tuning, tree: dict[str, Any], config: str, space: str, date: 
     plan = find_plan(tuning.stage, settings, date)
     seeds = tuning.seeds or [seed_of(tuning.stage, settings)]
     storage, work = plan.store.storage, f"{FOLDER}/{name}/work"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the trial's process is ended
     with writer_lock(Storage(str(folder)), f"the study '{name}' is"):
         storage.delete_folder(work)  # of a study that was killed
         study = open_study(name, folder, tuning, what_decides(tuning, settings, plan, seeds))
