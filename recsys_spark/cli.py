@@ -22,6 +22,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.generator.command import generate
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import TableStore
+from recsys_spark.tracking import check_tracking
 from recsys_spark.tuning.command import tune
 
 DEFAULT_CONFIG = "jobs/conf/complete_journey.yaml"
@@ -131,6 +132,7 @@ def _settings(config: str, change: list[str] | None, date: str | None) -> Settin
 def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -> None:
     from recsys_spark.spark import make_session
 
+    check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
     spark = make_session(settings)
     try:

@@ -10,7 +10,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
-from recsys_spark.tracking import add_report, check_tracking
+from recsys_spark.tracking import add_report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,8 +26,6 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "publish": "recsys_spark.scoring.publish:STAGE",
     "report": "recsys_spark.reporting.report:STAGE",
 }
-
-TRACKED = ("train-retrieval", "train-ranker", "report")  # what they find is told to MLflow, where the settings name it
 
 
 def load_stage(name: str) -> Stage:
@@ -67,8 +65,6 @@ def run_stages(
         What they wrote or found written, by table.
     """
     chosen = [load_stage(name) for name in (STAGES if names is None else names)]
-    if any(stage.name in TRACKED for stage in chosen):
-        check_tracking(settings.tracking)
     run_id = new_run_id()
     written: dict[str, Manifest] = {}
     with writer_lock(TableStore(settings.root).storage):
