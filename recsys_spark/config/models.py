@@ -16,8 +16,26 @@ class Training(Section):
     batch_size: int = Field(4096, ge=1, description="Rows of one rank's step")
     learning_rate: float = Field(gt=0)
     patience: int = Field(2, ge=1, description="Epochs without a better validation figure before it stops")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="Learning rate over the run: full for a sixth of the steps and then down to 0 in a line; down to 0 "
+        "along half a cosine; full throughout",
+    )
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from 0")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Length of the gradient at most, of all parameters and ranks together; null: any"
+    )
+    exchange: Literal["auto", "sparse", "dense"] = Field(
+        "auto",
+        description="How sparse gradients travel between ranks: the touched rows, whole tables, or for each table what "
+        "sends less",
+    )
     seed: int = 1
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay; the best epoch's stays too")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Minutes of training within an epoch after which a checkpoint is written"
+    )
+    read_timeout: float = Field(600.0, gt=0, description="Seconds without a batch from the reader after which it ends")
 
 
 class Retrieval(Training):
@@ -30,7 +48,10 @@ class Retrieval(Training):
         description="Passes of the refit at each later cut, on from the one before; 0: begin anew there, "
         "with as many passes as were best at the first cut",
     )
-    learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
+    learning_rate: float = Field(0.01, gt=0, description="Step of the optimizer, on the rows of a batch")
+    optimizer: Literal["adam", "rowwise_adagrad"] = Field(
+        "adam", description="Lazy Adam, or Adagrad with one number of state a row, on the rows of a batch"
+    )
     dim: int = Field(64, ge=1, description="Length of the vectors")
     loss: Literal["softmax", "bce", "squared", "bpr"] = Field(
         "softmax", description="Each user's items against shared ones: softmax, logistic, squared or one by one"
@@ -41,6 +62,8 @@ class Retrieval(Training):
     negative_power: float = Field(
         0.5, ge=0, le=2, description="A number of them is drawn by popularity to this power; 0: evenly"
     )
+    uniform_share: float = Field(0.0, ge=0, le=1, description="Share of that number that is drawn evenly instead")
+    in_batch: bool = Field(False, description="The items of a batch's pairs are negatives of its other users too")
     negative_weight: float = Field(8.0, gt=0, description="For bce and squared: negatives that go with a positive")
     temperature: float | None = Field(
         None, gt=0, description="Score by cosine over this temperature; without it by the dot product"
@@ -49,8 +72,16 @@ class Retrieval(Training):
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
+    shard_users: bool = Field(
+        True,
+        description="Each rank holds the vectors of its own users only and reads their examples: no user vector goes "
+        "from rank to rank. Without it all ranks hold all users",
+    )
     validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
     validation_k: int = Field(100, ge=1, description="Length of the lists of the validation ranking")
+    stop_on: Literal["ndcg_new", "recall_new"] = Field(
+        "ndcg_new", description="Validation figure that chooses the number of epochs"
+    )
 
 
 class Candidates(Section):
@@ -68,11 +99,34 @@ class Ranker(Training):
     learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
     dim: int = Field(8, ge=1, description="Length of a field's embedding")
     hidden: list[Annotated[int, Field(ge=1)]] = Field([128, 64], description="Widths of the deep part's layers")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="Of the deep part's hidden units")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="Of the numbers of the fields' embeddings")
+    embedding_optimizer: Literal["adamw", "lazy_adam", "rowwise_adagrad"] = Field(
+        "adamw", description="AdamW over whole embedding tables, or an optimizer of the rows of a batch, for large ones"
+    )
+    embedding_learning_rate: float | None = Field(
+        None, gt=0, description="Step of the rows of a batch; null: learning_rate"
+    )
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
     negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
+    hard_negatives: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Part of that share that is the top of the retrieved list; the rest is drawn evenly",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Weights are averaged over steps, exponentially by this decay a step; 0: not at all",
+    )
+    bf16: bool = Field(False, description="Products in bfloat16, on a GPU only")
+    stop_on: Literal["logloss", "auc"] = Field(
+        "logloss", description="Validation figure that chooses the number of epochs"
+    )
 
 
 class Evaluate(Section):

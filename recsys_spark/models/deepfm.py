@@ -35,6 +35,8 @@ class DeepFMSpec:
     dropout : float
     dense : int
         Numbers of users and items that are taken as they are, K.
+    embedding_dropout : float
+        Of the numbers of the fields' vectors, in training.
     """
 
     sizes: list[int]
@@ -45,6 +47,7 @@ class DeepFMSpec:
     hidden: list[int]
     dropout: float
     dense: int = 0
+    embedding_dropout: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -76,6 +79,7 @@ class DeepFM(nn.Module):
         self.register_buffer("edges", torch.zeros(spec.numbers, spec.buckets + 1))
         self.embedding = nn.Embedding(sum(sizes), spec.dim)
         self.first = nn.Embedding(sum(sizes), 1)
+        self.drop = nn.Dropout(spec.embedding_dropout)
         self.intercept = nn.Parameter(torch.full((1,), FIRST_LOGIT))
         nn.init.normal_(self.embedding.weight, std=0.05)
         nn.init.zeros_(self.first.weight)
@@ -94,6 +98,12 @@ class DeepFM(nn.Module):
             known = sample[:, field][~sample[:, field].isnan()].double()
             if len(known):
                 self.edges[field] = torch.quantile(known[:MOST_SAMPLED], shares).float()
+
+    def touched(self, rows: int) -> int:
+        """Rows of the embedding tables that so many examples use at most, each counted once."""
+        numbers = [(self.spec.buckets + FIRST_BUCKET, 1)] * self.spec.numbers
+        fields = [*zip(self.spec.sizes, self.spec.lengths, strict=True), *numbers]
+        return sum(min(size, rows * length) for size, length in fields)
 
     def forward(
         self,
@@ -120,6 +130,7 @@ class DeepFM(nn.Module):
         float32 [B]
         """
         embedded, linear = self._embed(codes, numbers, weights or [None] * len(codes))  # [B, F, D], [B, F]
+        embedded = self.drop(embedded)
         first = linear.sum(1)
         total = embedded.sum(1)
         second = 0.5 * (total.square() - embedded.square().sum(1)).sum(1)

@@ -71,11 +71,17 @@ class MatrixFactorization(nn.Module):
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         """User [N, D+1] and item [M, D+1] vectors whose dot product is the score: the bias is the last place."""
-        ones = torch.ones(self.user.num_embeddings, 1)
-        return (
-            torch.cat([self._scaled(self.user.weight), ones], dim=1),
-            torch.cat([self._unit(self.item.weight), self.bias.weight], dim=1),
-        )
+        return self.user_vectors(torch.arange(self.user.num_embeddings)), self.item_vectors()
+
+    @torch.no_grad()
+    def user_vectors(self, rows: Tensor) -> Tensor:
+        """Vectors of some users, int64 [U] to float32 [U, D+1]."""
+        return torch.cat([self._scaled(self.user.weight[rows]), torch.ones(len(rows), 1)], dim=1)
+
+    @torch.no_grad()
+    def item_vectors(self) -> Tensor:
+        """Vectors of all items, float32 [M, D+1]."""
+        return torch.cat([self._unit(self.item.weight), self.bias.weight], dim=1)
 
     def _unit(self, vectors: Tensor) -> Tensor:
         return vectors if self.temperature is None else functional.normalize(vectors, dim=1)

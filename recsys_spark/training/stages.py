@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,8 @@ from recsys_spark.cuts import FINAL, cuts
 from recsys_spark.errors import RecsysError
 from recsys_spark.stage import Plan, Stage, Work
 from recsys_spark.tables import Manifest
-from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.examples import group_of
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.versions import BINDING
@@ -24,6 +27,9 @@ from recsys_spark.training.launch import launch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+_ROWS_AT_ONCE = 100_000  # vectors of a row group
 
 
 def train_retrieval(work: Work) -> list[Manifest]:
@@ -44,7 +50,8 @@ def retrieval_job(work: Plan, scratch: str) -> dict[str, Any]:
     snapshots, splits = [], ["train"]
     for each in cuts(work.dt, settings.split):
         files = [entry for split in splits for entry in _files(work, examples, f"{c.SPLIT}={split}/")]
-        snapshots.append({"cut": each.name, "time": each.time, "files": files})
+        of_groups = [[url, rows, group_of(url)] for url, rows in files]
+        snapshots.append({"cut": each.name, "time": each.time, "files": of_groups})
         splits.append(each.name)
     return {
         **_common(work, "retrieval", store.folder("retrieval_model", work.stamp)),
@@ -53,6 +60,10 @@ def retrieval_job(work: Plan, scratch: str) -> dict[str, Any]:
         "validation": validation,
         "snapshots": snapshots,
         "item_stats": work.inputs["item_stats"].folder,
+        "user_ids": work.inputs["user_ids"].folder,
+        "user_groups": examples.extra["user_groups"],
+        "buckets": settings.buckets,
+        "scratch": scratch,
     }
 
 
@@ -118,7 +129,7 @@ def _common(work: Plan, kind: str, output: str) -> dict[str, Any]:
         "launcher": launch_settings.launcher,
         "ranks": launch_settings.ranks,
         "threads": launch_settings.threads,
-        "checkpoints": f"_checkpoints/{kind}-{work.stamp.fingerprint}",
+        "checkpoints": f"_checkpoints/{kind}-{_checkpoints_of(work)}",
         "log_folder": logs,
         "users": _size(work, "user_ids"),
         "items": _size(work, "item_ids"),
@@ -128,6 +139,15 @@ def _common(work: Plan, kind: str, output: str) -> dict[str, Any]:
 
 def _run_of(work: Plan) -> dict[str, str]:
     return {"run_id": work.stamp.run_id, "fingerprint": work.stamp.fingerprint, "code_version": work.stamp.code_version}
+
+
+def _checkpoints_of(work: Plan) -> str:
+    """Names what checkpoints follow from: the stage's fingerprint but for the ranks, whose number may change."""
+    contents = {name: manifest.content_hash for name, manifest in work.inputs.items()}
+    stamp, settings = work.stamp, work.settings
+    order = [settings.buckets, settings.features.whole_users]
+    follows_from = [stamp.stage, stamp.dt, stamp.settings_hash, contents, stamp.code_version, order]
+    return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _train(work: Work, job: dict[str, Any]) -> None:
@@ -186,16 +206,21 @@ def _validation(work: Plan) -> bytes:
 
 def _vectors(work: Work, side: str, folder: str) -> Manifest:
     """The last snapshot's vectors as a table for whoever wants them."""
-    storage = work.store.storage
-    values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
-    table = f"{side}_vectors"
-    flat = pa.array(values.reshape(-1))
-    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat)
-    rows = pa.table({c.INDEX: pa.array(np.arange(len(values), dtype=np.int32)), c.VECTOR: lists})
+    storage, table = work.store.storage, f"{side}_vectors"
+    values = load_array(storage, f"{folder}/{side}_vectors.{FINAL}.npy")
     target = work.store.folder(table, work.stamp)
+    schema = pa.schema([(c.INDEX, pa.int32()), (c.VECTOR, pa.list_(pa.float32()))])
     storage.make_folder(target)
-    with storage.fs.open_output_stream(storage.path(f"{target}/part-00000.parquet")) as stream:
-        pq.write_table(rows, stream)
+    with (
+        storage.fs.open_output_stream(storage.path(f"{target}/part-00000.parquet")) as stream,
+        pq.ParquetWriter(stream, schema) as writer,
+    ):
+        for start in range(0, len(values), _ROWS_AT_ONCE):
+            block = np.asarray(values[start : start + _ROWS_AT_ONCE])
+            bounds = pa.array(np.arange(0, block.size + 1, block.shape[1], dtype=np.int32))
+            lists = pa.ListArray.from_arrays(bounds, pa.array(block.reshape(-1)))
+            index = pa.array(np.arange(start, start + len(block), dtype=np.int32))
+            writer.write_table(pa.Table.from_arrays([index, lists], schema=schema))
     return work.store.seal(work.spark, table, work.stamp, len(values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 from recsys_spark.config import Settings
 from recsys_spark.errors import RecsysError
@@ -75,9 +76,9 @@ def make_job(plan: Plan, settings: Settings, seed: int, name: str, folder: str, 
     stage = plan.stamp.stage
     section = SECTIONS[stage]
     settings = settings.model_copy(update={section: getattr(settings, section).model_copy(update={"seed": seed})})
-    stamp = replace(plan.stamp, run_id=name, fingerprint=f"{folder}/{name}")
+    stamp = replace(plan.stamp, run_id=f"{folder}/{name}", fingerprint=uuid4().hex)
     job = _JOBS[stage](replace(plan, settings=settings, stamp=stamp), f"{folder}/validation-{seed}")
-    own = {"output": f"{folder}/{name}/output", "checkpoints": f"{folder}/{name}/checkpoints", "log_folder": logs}
+    own = {key: f"{folder}/{name}/{key}" for key in ("output", "checkpoints", "scratch")} | {"log_folder": logs}
     return choosing_part({**job, **own})
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recsys_spark.bootstrap.shell import write_atomically
+from recsys_spark.tables.storage import Storage
 from recsys_spark.tuning.study import SECONDS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def write_trials(file: Path, trials: list[FrozenTrial], keys: list[str]) -> None
                 "error": about.get("error"),
             }
         )
-    write_atomically(file, text.getvalue())
+    _write(file, text.getvalue())
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -56,4 +56,9 @@ def state_of(trial: FrozenTrial) -> str:
 def write_best(file: Path, tree: dict[str, Any], about: list[str]) -> None:
     """Write settings with some lines of comment above them."""
     head = "".join(f"# {line}\n" for line in about)
-    write_atomically(file, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+    _write(file, head + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _write(file: Path, text: str) -> None:
+    """Replace a file in one step: a study may be looked at while it runs."""
+    Storage(str(file.parent)).write_bytes(file.name, text.encode())

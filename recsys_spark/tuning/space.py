@@ -24,6 +24,8 @@ _FIXED = {
     "validation_users": "it decides what is measured",
     "validation_k": "it decides what is measured",
     "keep_checkpoints": "it changes no result",
+    "checkpoint_minutes": "it changes no result",
+    "read_timeout": "it changes no result",
 }
 
 

@@ -15,7 +15,8 @@ import psutil
 
 from recsys_spark.config import Launch
 from recsys_spark.tables.storage import Storage
-from recsys_spark.training.launch import environment, guarded, last_words
+from recsys_spark.training.failure import failures
+from recsys_spark.training.launch import environment, guarded
 from recsys_spark.training.logs import CURVE_FILE
 
 OUTPUT = "output.txt"  # what the ranks print, in the training's log folder
@@ -84,8 +85,8 @@ def train(storage: Storage, job_file: str, launch: Launch, logs: Path, judge: Ju
             if not ended:
                 time.sleep(_LOOK_EVERY)
     if process.returncode != 0:
-        lines = (logs / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
-        raise TrainingError(f"{last_words(lines[-30:])} (all of it: {logs / OUTPUT})")
+        last = (logs / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+        raise TrainingError(f"{' / '.join(failures(storage, job_file) or last)} (its output: {logs / OUTPUT})")
     output = storage.read_json(job_file)["output"]
     found = storage.read_json(f"{output}/curves.json")
     (curve,) = found["curves"].values()

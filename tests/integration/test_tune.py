@@ -180,14 +180,17 @@ def test_a_trial_of_the_settings_as_they_are_is_the_nights_own_training(yesterda
     """The ranker, on two ranks: the same figure as the night's, to the last digit."""
     config, root = copied(yesterday, tmp_path)
     space = {"ranker.dropout": {"type": "float", "low": 0.0, "high": 0.5}, "ranker.hidden": {"choices": [[8], [16, 8]]}}
-    file = space_file(tmp_path, stage="train-ranker", metric="minus_logloss", trials=1, space=space)
+    given = {"stage": "train-ranker", "metric": "minus_logloss", "trials": 1, "seeds": [1, 2], "space": space}
+    file = space_file(tmp_path, **given)
     seen = pointers(root)
     run = recsys("tune", "--config", config, "--date", yesterday.dt, "--space", file)
 
     assert run.code == 0, run
     (row,) = csv.DictReader((root / "_tune" / f"space-{yesterday.dt}" / "trials.csv").read_text().splitlines())
     assert (row["state"], row["ranker.hidden"], row["ranker.dropout"]) == ("complete", "[8]", "0.1")
-    assert float(row["value"]) == best_of_curve(yesterday.store, "ranker", yesterday.dt)
+    assert float(row["seed 1"]) == best_of_curve(yesterday.store, "ranker", yesterday.dt)
+    assert row["seed 2"] != row["seed 1"]
+    assert float(row["value"]) == pytest.approx((float(row["seed 1"]) + float(row["seed 2"])) / 2)
     assert pointers(root) == seen
 
 

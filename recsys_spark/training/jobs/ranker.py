@@ -12,6 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Ranker
 from recsys_spark.models.deepfm import DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
+from recsys_spark.progress import say
 from recsys_spark.streaming import ExampleStream, sample_rows, shards
 from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
@@ -37,12 +38,14 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         hidden=settings.hidden,
         dropout=settings.dropout,
         dense=fields.dense,
+        embedding_dropout=settings.embedding_dropout,
     )
-    columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
+    columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *([c.OFFSET] if settings.hard_negatives else []), *job["numbers"]]
 
     def stream(files: list[list[Any]]) -> ExampleStream:
         mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[collective.rank]
-        return ExampleStream(mine, columns, settings.batch_size, settings.seed, collective.rank)
+        order = (settings.batch_size, settings.seed, collective.rank)
+        return ExampleStream(mine, columns, *order, timeout=settings.read_timeout)
 
     def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
         rows = sample_rows(files[0][0], job["numbers"])
@@ -54,10 +57,12 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
 
     train, both = job["train_files"], [*job["train_files"], *job["valid_files"]]
     choosing = task(train, stream(job["valid_files"]))
+    if collective.rank == 0 and collective.size > 1:
+        say(f"ranker: {choosing.describe()}")
     curve = fit(choosing, stream(train), collective, settings, checkpoints("choose"), log, "ranker")
     if job.get("choose_only"):
         if collective.rank == 0:
-            _write_curves(job, storage, {"train": curve})
+            _write_curves(job, storage, choosing.metric, {"train": curve})
         return
     epochs = best_epoch(curve, choosing.metric)
     final = task(both, None)
@@ -67,11 +72,13 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        _write_curves(job, storage, curves)
+        _write_curves(job, storage, choosing.metric, curves)
 
 
-def _write_curves(job: dict[str, Any], storage: Storage, curves: dict[str, list[dict[str, float]]]) -> None:
-    storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
+def _write_curves(
+    job: dict[str, Any], storage: Storage, metric: str, curves: dict[str, list[dict[str, float]]]
+) -> None:
+    storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
 
 
 def _side(storage: Storage, job: dict[str, Any], side: str) -> SideTables:

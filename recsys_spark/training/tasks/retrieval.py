@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,21 @@ from torch import Tensor
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
+from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
+from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import TableUpdates, linear_decay
+from recsys_spark.training.optim import TableUpdates
+from recsys_spark.training.schedule import rate
+from recsys_spark.training.tasks.negatives import Drawn, Negatives
+from recsys_spark.training.traffic import Table, describe, settle
+from recsys_spark.training.user_rows import ELSEWHERE, UserRows, first_rows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
+_USERS = "user.weight"
 _RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
 
 
@@ -44,7 +52,7 @@ class Validation:
 
 
 class RetrievalTask:
-    """See ``training.loop.Task``.
+    """See ``training.task.Task``.
 
     Parameters
     ----------
@@ -59,6 +67,11 @@ class RetrievalTask:
     validation : Validation, optional
     settings : Retrieval
     collective : Collective
+    pairs : int64 [items], optional
+        Examples of each item; ``events`` where they are not given.
+    rows : UserRows, optional
+        Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
+        users are here.
     """
 
     def __init__(
@@ -71,24 +84,51 @@ class RetrievalTask:
         validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
+        pairs: NDArray[np.int64] | None = None,
+        rows: UserRows | None = None,
     ) -> None:
-        torch.manual_seed(settings.seed)
+        self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
-        size = (users, items, settings.dim)
+        size = (len(self.rows), items, settings.dim)
         self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
-        self.metric = f"ndcg{settings.validation_k}_new"
+        self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
         self.prior = prior if settings.bias else torch.zeros_like(prior)
+        draw = (settings.dim, settings.seed, settings.init_std)
         with torch.no_grad():
+            self.model.user.weight.copy_(self.rows.first(*draw))
+            self.model.item.weight.copy_(first_rows("item", 0, items, *draw))
+            self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
         counts = torch.from_numpy(events)
         self.allowed = counts > 0
-        self.negatives = Negatives(counts, settings)
+        self.negatives = Negatives(counts, settings, None if pairs is None else torch.from_numpy(pairs))
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
-        collective.broadcast(self.model)
         self.model.bias.weight.requires_grad_(settings.bias)
-        tables = [self.model.user, self.model.item]
-        self.updates = TableUpdates([*tables, self.model.bias] if settings.bias else tables, collective)
+        shared = {"item": self.model.item, "bias": self.model.bias}
+        tables = {"user": self.model.user, **shared}
+        for table in (tables if self.rows.whole else shared).values():
+            collective.broadcast(table)
+        if not settings.bias:
+            del tables["bias"]
+        self.traffic = [self._traffic(name, table) for name, table in tables.items()]
+        self.ways = settle(self.traffic, collective.size, settings.exchange)
+        weights, names = list(tables.values()), list(tables)
+        own = () if self.rows.whole else ("user",)
+        self.updates = TableUpdates(weights, collective, names, settings.optimizer, ways=self.ways, own=own)
+
+    def _traffic(self, name: str, table: torch.nn.Embedding) -> Table:
+        """What a step touches of a table at most: an item's row is one of a pair, or a negative."""
+        rows, lookups = table.num_embeddings, self.settings.batch_size
+        if name != "user":
+            lookups += self.settings.negatives
+        return Table(name, rows, table.embedding_dim, min(rows, lookups) if table.sparse else None)
+
+    def describe(self) -> str:
+        """What travels between ranks."""
+        sent = [place for place, table in enumerate(self.traffic) if table.name not in self.updates.own]
+        traffic, ways = [self.traffic[place] for place in sent], [self.ways[place] for place in sent]
+        return describe(traffic, ways, self.collective.size)
 
     def start_from(self, earlier: RetrievalTask) -> None:
         """Begin with an earlier cut's model; biases move with the items' popularity since."""
@@ -104,7 +144,8 @@ class RetrievalTask:
     def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
         """One step; an old event weighs less, by half-life."""
         positives = batch[c.ITEM_INDEX].long()
-        users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        users = self.rows.of_users(indexes)
         age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
         weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
         drawn = self.negatives.draw(positives)
@@ -113,8 +154,9 @@ class RetrievalTask:
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
         total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
-        total.backward()
-        self.updates.step(self.settings.learning_rate * linear_decay(progress))
+        factor = rate(progress, self.settings.schedule, self.settings.warmup_share)
+        self.updates.health.spread(total).backward()
+        self.updates.step(self.settings.learning_rate * factor, self.settings.clip_norm)
         return float(loss.detach()), float(weight.sum())
 
     def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
@@ -143,109 +185,91 @@ class RetrievalTask:
         return total
 
     @torch.no_grad()
-    def validate(self) -> float | None:
-        """NDCG over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
+    def validate(self) -> dict[str, float]:
+        """Figures over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
         if self.validation is None or len(self.validation.users) == 0:
-            return None
-        sums = torch.zeros(2, dtype=torch.float64)
-        user_vectors, item_vectors = self.model.vectors()
-        mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
+            return {}
+        sums = torch.zeros(3, dtype=torch.float64)
+        item_vectors = self.model.item_vectors()
+        users = self.rows.place[torch.from_numpy(self.validation.users)].long()
+        if self.rows.whole:
+            mine = np.arange(self.collective.rank, len(users), self.collective.size)
+        else:
+            mine = np.flatnonzero(users.numpy() != ELSEWHERE)
         at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
         for start in range(0, len(mine), at_once):
             rows = mine[start : start + at_once]
-            scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
+            scores = self.model.user_vectors(users[rows]) @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
-        return float(sums[0] / sums[1].clamp_min(1))
+        ndcg, recall = (sums[:2] / sums[2].clamp_min(1)).tolist()
+        k = self.settings.validation_k
+        return {f"ndcg{k}_new": ndcg, f"recall{k}_new": recall}
 
     def _gains(self, scores: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Sum of the NDCG of some users, and their number."""
+        """Sum of the NDCG of some users, of their recall, and their number."""
         assert self.validation is not None
         k = min(self.settings.validation_k, scores.shape[1])
         discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
         for row, scored in zip(rows.tolist(), scores, strict=True):
             scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
-        best, total = scores.topk(k), 0.0
+        best, total, found = scores.topk(k), 0.0, 0.0
         for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
             wanted = self.validation.truth.row(row)
             hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
             total += float(discount[hits].sum() / discount[: len(wanted)].sum())
-        return torch.tensor([total, len(rows)], dtype=torch.float64)
+            found += float(hits.sum()) / max(1, len(wanted))
+        return torch.tensor([total, found, len(rows)], dtype=torch.float64)
+
+    def generators(self) -> dict[str, torch.Generator]:
+        """That of the negatives."""
+        return {"negatives": self.negatives.random}
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameters."""
-        return dict(self.model.state_dict())
+        """Parameters that all ranks hold alike; the users' are in the parts."""
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name != _USERS}
 
     def state(self) -> dict[str, Any]:
-        """Optimizer."""
-        return self.updates.state_dict()
+        """Optimizer, but for what it keeps of each user's row."""
+        state = self.updates.state_dict()
+        return {**state, "user": by_row.without_rows(state["user"], len(self.rows))}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        """Take weights and state back."""
-        self.model.load_state_dict(weights)
+        """Take weights and state back; the users' come with the parts."""
+        self.model.load_state_dict({**weights, _USERS: self.model.user.weight.detach()})
         if state is not None:
-            self.updates.load_state_dict(state)
+            users = by_row.with_rows(state["user"], len(self.rows))
+            self.updates.load_state_dict({**state, "user": users})
+
+    def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Users' rows and their optimizer state, a part a bucket; the first rank gives them where all hold all."""
+        if self.rows.whole and self.collective.rank != 0:
+            return
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            yield _part(bucket), {name: tensor[start:stop] for name, tensor in tensors.items()}
+
+    def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
+        """Take the rows of the buckets back that this rank holds now."""
+        tensors = self._of_users()
+        for bucket, (start, stop) in self.rows.slices.items():
+            part = read(_part(bucket))
+            if part.keys() != tensors.keys() or len(part["weight"]) != stop - start:
+                raise RecsysError(
+                    f"bucket {bucket} holds {len(part['weight'])} users with {sorted(part)}, "
+                    f"{stop - start} with {sorted(tensors)} were expected",
+                    "the checkpoint",
+                    "Delete the checkpoints of the run and train anew.",
+                )
+            for name, tensor in tensors.items():
+                tensor[start:stop] = part[name]
+
+    def _of_users(self) -> dict[str, Tensor]:
+        """Tensors with a row a user: their vectors, and what the optimizer keeps."""
+        kept = by_row.row_tensors(self.updates.state_dict()["user"], len(self.rows))
+        return {"weight": self.model.user.weight.detach(), **kept}
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Items that a batch shares, K of them, each once.
-
-    Parameters
-    ----------
-    items : int64 [K]
-    expected : float32 [K]
-        How often each was drawn, over how often it was to be expected.
-    share : float32 [K]
-        How often each was drawn, over all draws.
-    place : int64 [B]
-        Place of each pair's item among these; -1 where it is not one of them.
-    """
-
-    items: Tensor
-    expected: Tensor
-    share: Tensor
-    place: Tensor
-
-
-class Negatives:
-    """Draws the items that a batch shares.
-
-    Parameters
-    ----------
-    counts : int64 [items]
-        Popularity; items with 0 are never drawn.
-    settings : Retrieval
-    """
-
-    def __init__(self, counts: Tensor, settings: Retrieval) -> None:
-        self.random = torch.Generator()
-        self.number = settings.negatives
-        draws = torch.where(counts > 0, counts.double() ** settings.negative_power, 0.0)
-        self.cumulative = draws.cumsum(0)
-        self.expected = (draws / draws.sum() * self.number).float()
-        self.place_of = torch.full((len(counts),), -1)
-        self.all = torch.nonzero(counts > 0).squeeze(1)
-
-    def draw(self, positives: Tensor) -> Drawn:
-        """All items, or a sample with replacement; ``positives`` are those of the batch's pairs, int64 [B]."""
-        if self.number == 0:
-            items, ones = self.all, torch.ones(len(self.all))
-            return Drawn(items, ones, ones / len(items), self._places(items, positives))
-        points = torch.rand(self.number, generator=self.random, dtype=torch.float64) * self.cumulative[-1]
-        found = torch.searchsorted(self.cumulative, points, right=True).clamp_max(len(self.cumulative) - 1)
-        items, times = torch.unique(found, return_counts=True)
-        return Drawn(items, times / self.expected[items], times / self.number, self._places(items, positives))
-
-    def one_of(self, drawn: Drawn, count: int) -> Tensor:
-        """Random places among drawn items, each item as often as it was drawn, int64 [count]."""
-        points = torch.rand(count, generator=self.random)
-        places = torch.searchsorted(drawn.share.cumsum(0), points, right=True)
-        return places.clamp_max(len(drawn.items) - 1)
-
-    def _places(self, items: Tensor, positives: Tensor) -> Tensor:
-        self.place_of[items] = torch.arange(len(items))
-        places = self.place_of[positives]
-        self.place_of[items] = -1
-        return places
+def _part(bucket: int) -> str:
+    return f"bucket-{bucket:05d}"
