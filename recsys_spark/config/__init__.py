@@ -19,7 +19,8 @@ from recsys_spark.config.models import (
     Training,
 )
 from recsys_spark.config.settings import Settings
-from recsys_spark.config.where import Launch, Spark
+from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
+from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
     "Candidates",
@@ -32,6 +33,7 @@ __all__ = [
     "Input",
     "InteractionsInput",
     "Launch",
+    "Parameter",
     "Privacy",
     "Publish",
     "Ranker",
@@ -42,7 +44,10 @@ __all__ = [
     "Settings",
     "Spark",
     "Split",
+    "Tracking",
     "Training",
+    "Tuning",
     "load_settings",
+    "load_tuning",
     "parse_settings",
 ]

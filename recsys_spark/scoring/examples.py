@@ -141,7 +141,8 @@ STAGE = Stage(
     name="candidates",
     does="candidates and pair features of the label windows, for the ranker",
     run=write_ranker_examples,
-    sections=("split", "features", "candidates", "score", "ranker"),
+    # of the ranker only what is read above: other settings of it change no candidate
+    sections=("split", "features", "candidates", "score", "ranker.negative_share", "ranker.hard_negatives"),
     inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model"),
     outputs=("ranker_examples",),
 )

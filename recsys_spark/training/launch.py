@@ -35,13 +35,21 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
     if settings.launcher == "spark":
         _on_executors(spark, settings, storage, job_file)
         return
+    _stream(guarded(settings, root, job_file), settings, storage, job_file)
+
+
+def guarded(settings: Launch, root: str, job_file: str) -> list[str]:
+    """Command line of a job's ranks, by launcher ``local`` or ``horovodrun``.
+
+    Its standard input is to be a pipe that is held open: its end tells the guard that the starter is gone.
+    """
     module = [sys.executable, "-m", "recsys_spark.training.worker", root, job_file]
     if settings.launcher == "horovodrun":
         program = Path(sys.executable).parent / "horovodrun"
         hosts = ["-H", settings.hosts or f"localhost:{settings.ranks}"]
         timeout = ["--start-timeout", str(settings.start_timeout)]
         module = [str(program), "--gloo", "-np", str(settings.ranks), *hosts, *timeout, *module]
-    _stream(module, settings, storage, job_file)
+    return [sys.executable, "-m", "recsys_spark.training.guard", *module]
 
 
 def _on_executors(spark: SparkSession, settings: Launch, storage: Storage, job_file: str) -> None:
@@ -94,9 +102,10 @@ def _threads(settings: Launch) -> dict[str, str]:
     }
 
 
-def _environment(settings: Launch) -> dict[str, str]:
+def environment(settings: Launch) -> dict[str, str]:
+    """Environment of such a command."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return {**_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {**os.environ, **_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
 def _failed(told: list[str], settings: Launch) -> RecsysError:
@@ -109,14 +118,12 @@ def _failed(told: list[str], settings: Launch) -> RecsysError:
 
 def _stream(command: list[str], settings: Launch, storage: Storage, job_file: str) -> None:
     """Run a command and pass its lines on."""
-    environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
     lost: list[str] = []
-    guarded = [sys.executable, "-m", "recsys_spark.training.guard", *command]
     with subprocess.Popen(
-        guarded,
-        env=environment,
-        stdin=subprocess.PIPE,  # held open: its end tells the guard that this process is gone
+        command,
+        env=environment(settings),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective, connect, is_lost_peer
 from recsys_spark.training.failure import note_failure
 from recsys_spark.training.jobs import ranker, retrieval
+from recsys_spark.training.logs import open_logs
 from recsys_spark.training.loop import Log
 
 TASKS: dict[str, Callable[[dict[str, Any], Storage, Collective, Log], None]] = {
@@ -68,24 +68,9 @@ def _train(job: dict[str, Any], storage: Storage, collective: Collective) -> Non
         raise RecsysError(f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}.")
     if collective.rank == 0:
         say(f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each")
-    TASKS[job["kind"]](job, storage, collective, _log(job, collective))
+    with open_logs(job, storage, collective.rank) as log:
+        TASKS[job["kind"]](job, storage, collective, log)
     collective.barrier()
-
-
-def _log(job: dict[str, Any], collective: Collective) -> Log:
-    """TensorBoard curves of rank 0 (in a local folder: its writer knows no other)."""
-    if collective.rank != 0:
-        return lambda tag, step, **values: None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(job["log_folder"] or tempfile.mkdtemp(prefix="recsys_spark-logs-"))
-
-    def log(tag: str, step: int, **values: float) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f"{tag}/{name}", value, step)
-        writer.flush()
-
-    return log
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ from recsys_spark.training.tasks.ranker import RankerTask
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``."""
+    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``.
+
+    With ``choose_only`` in the job it ends with the curve of the first phase.
+    """
     settings = Ranker.model_validate(job["settings"])
     fields = FieldTables(_side(storage, job, "user"), _side(storage, job, "item"))
     spec = DeepFMSpec(
@@ -57,6 +60,10 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     if collective.rank == 0 and collective.size > 1:
         say(f"ranker: {choosing.describe()}")
     curve = fit(choosing, stream(train), collective, settings, checkpoints("choose"), log, "ranker")
+    if job.get("choose_only"):
+        if collective.rank == 0:
+            _write_curves(job, storage, choosing.metric, {"train": curve})
+        return
     epochs = best_epoch(curve, choosing.metric)
     final = task(both, None)
     again = fit(final, stream(both), collective, settings, checkpoints("refit"), log, "ranker refit", epochs)
@@ -65,7 +72,13 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        storage.write_json(f"{job['output']}/curves.json", {"metric": choosing.metric, "curves": repeatable(curves)})
+        _write_curves(job, storage, choosing.metric, curves)
+
+
+def _write_curves(
+    job: dict[str, Any], storage: Storage, metric: str, curves: dict[str, list[dict[str, float]]]
+) -> None:
+    storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
 
 
 def _side(storage: Storage, job: dict[str, Any], side: str) -> SideTables:
