@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
-_BUFFER = 1 << 20  # scores at a time: 4 MiB
+_BUFFER = 1 << 20  # scores at a time: 4 MiB, which stay in a processor's cache
+_BUFFER_OF_A_GPU = 1 << 26  # 256 MiB: fewer, larger kernels
 
 # scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
 # weight [b], owner [b] (row of the scores) and place [b]; gives the loss, and the gradients of the pairs' scores [b]
@@ -148,7 +149,7 @@ def bayesian_ranking(block: Block, rivals: Tensor, weight: Tensor) -> Tensor:
 
 
 def _per_user(values: Tensor, owner: Tensor, users: int) -> Tensor:
-    return torch.zeros(users).index_add_(0, owner, values)
+    return values.new_zeros(users).index_add_(0, owner, values)
 
 
 def _over_users(block: Block, weight: Tensor, part: Part) -> Tensor:
@@ -165,12 +166,13 @@ class _OverUsers(torch.autograd.Function):
     ) -> Tensor:
         order = torch.argsort(block.owner, stable=True)
         owner, place, weight = block.owner[order], block.place[order], weight[order]
-        scored = torch.zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
-        rows = max(1, min(len(user), _BUFFER // max(1, len(item))))
-        buffer = torch.empty(rows, len(item))
+        scored = outside.new_zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
+        scores_at_once = _BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU
+        rows = max(1, min(len(user), scores_at_once // max(1, len(item))))
+        buffer = item.new_empty(rows, len(item))
         of_user, of_item, of_bias = torch.empty_like(user), torch.zeros_like(item), torch.zeros_like(bias)
-        of_pairs, loss = torch.empty(len(order)), torch.zeros(())
-        bounds = torch.searchsorted(owner, torch.arange(0, len(user) + rows, rows)).tolist()
+        of_pairs, loss = user.new_empty(len(order)), user.new_zeros(())
+        bounds = torch.searchsorted(owner, torch.arange(0, len(user) + rows, rows, device=owner.device)).tolist()
         for number, start in enumerate(range(0, len(user), rows)):
             mine, pairs = user[start : start + rows], slice(bounds[number], bounds[number + 1])
             scores = torch.addmm(bias, mine, item.T, out=buffer[: len(mine)])

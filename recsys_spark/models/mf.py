@@ -71,12 +71,14 @@ class MatrixFactorization(nn.Module):
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         """User [N, D+1] and item [M, D+1] vectors whose dot product is the score: the bias is the last place."""
-        return self.user_vectors(torch.arange(self.user.num_embeddings)), self.item_vectors()
+        everyone = torch.arange(self.user.num_embeddings, device=self.user.weight.device)
+        return self.user_vectors(everyone), self.item_vectors()
 
     @torch.no_grad()
     def user_vectors(self, rows: Tensor) -> Tensor:
         """Vectors of some users, int64 [U] to float32 [U, D+1]."""
-        return torch.cat([self._scaled(self.user.weight[rows]), torch.ones(len(rows), 1)], dim=1)
+        vectors = self._scaled(self.user.weight[rows])
+        return torch.cat([vectors, vectors.new_ones(len(rows), 1)], dim=1)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:
