@@ -83,6 +83,15 @@ class Settings(Section):
             raise ValueError(f"features.group: {unknown} are no item features of kind category {categories}")
         return self
 
+    @model_validator(mode="after")
+    def _histories_are_whole(self) -> Settings:
+        if self.retrieval.history and not self.features.whole_users:
+            raise ValueError(
+                "retrieval.history needs features.whole_users: a batch must hold a user's items together, "
+                "or a pair alone would be its own history"
+            )
+        return self
+
     def section_hash(self, *sections: str) -> str:
         """Hash of the named sections, to tell whether a finished stage still matches the settings."""
         values = self.model_dump(mode="json")

@@ -20,6 +20,9 @@ class Launch(Section):
     hosts: str | None = Field(None, description="horovodrun's hosts, such as 'a:2,b:2'; this machine by default")
     threads: int = Field(1, ge=1, description="Torch threads of a rank")
     start_timeout: int = Field(120, ge=1, description="Seconds until all ranks must have started")
+    stall_timeout: int = Field(
+        1800, ge=1, description="Seconds that a rank may keep the others waiting before all of them are ended"
+    )
 
     @model_validator(mode="after")
     def _local_is_one(self) -> Launch:

@@ -187,7 +187,7 @@ class ExampleStream:
                 "Files were changed or lost; run featurize again with --force.",
             )
         if not left and steps < self.shard.steps:
-            left = {name: values[:0] for name, values in sample_rows(self.shard.types, self.columns).items()}
+            left = {name: values[:0].copy() for name, values in sample_rows(self.shard.types, self.columns).items()}
         for step in range(steps, self.shard.steps):
             if step >= skip:
                 yield self._batch(left)
@@ -240,29 +240,29 @@ def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArr
     """Columns of each file in turn. One worker thread: with two the order is not the same from run to run."""
     if not urls:
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Petastorm uses Arrow calls that warn of their end
-        logging.getLogger("petastorm").setLevel(logging.ERROR)
-        from petastorm import make_batch_reader
+    # Petastorm uses Arrow calls that warn of their end. Not by catch_warnings: that is for a program of one thread.
+    warnings.filterwarnings("ignore", module=r"petastorm(\.|$)")
+    logging.getLogger("petastorm").setLevel(logging.ERROR)
+    from petastorm import make_batch_reader
 
-        try:
-            with make_batch_reader(
-                list(urls),
-                schema_fields=list(columns),
-                reader_pool_type="thread",
-                workers_count=1,
-                shuffle_row_groups=False,
-                num_epochs=1,
-            ) as reader:
-                for group in reader:
-                    yield {name: getattr(group, name) for name in columns}
-        except (OSError, ValueError, AttributeError) as error:  # lost, torn, without a column; Arrow's are ValueErrors
-            reason = " ".join(str(error).split())
-            raise RecsysError(
-                f"the files cannot be read ({reason})",
-                ", ".join(urls),
-                "Files were changed or lost; run the stage that wrote them again with --force.",
-            ) from error
+    try:
+        with make_batch_reader(
+            list(urls),
+            schema_fields=list(columns),
+            reader_pool_type="thread",
+            workers_count=1,
+            shuffle_row_groups=False,
+            num_epochs=1,
+        ) as reader:
+            for group in reader:
+                yield {name: getattr(group, name) for name in columns}
+    except (OSError, ValueError, AttributeError) as error:  # lost, torn, without a column; Arrow's are ValueErrors
+        reason = " ".join(str(error).split())
+        raise RecsysError(
+            f"the files cannot be read ({reason})",
+            ", ".join(urls),
+            "Files were changed or lost; run the stage that wrote them again with --force.",
+        ) from error
 
 
 @cache

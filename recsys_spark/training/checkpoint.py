@@ -74,7 +74,8 @@ class Saved:
         """What rank 0 wrote for all."""
         return self._load("common")
 
-    def keys(self) -> list[str]:
+    @property
+    def parts(self) -> list[str]:
         """Keys of all parts, whoever wrote them."""
         return sorted(self.files.keys() - {"common"})
 

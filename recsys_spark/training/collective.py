@@ -133,6 +133,11 @@ class HorovodWorld:
         self._hvd.barrier()
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone; Horovod need not be installed to ask."""
+    return any(kind.__name__ == "HorovodInternalError" for kind in type(error).__mro__)
+
+
 def connect(launcher: str) -> Collective:
     """World for a process that this launcher (``local``, ``horovodrun`` or ``spark``) started."""
     return Alone() if launcher == "local" else HorovodWorld()

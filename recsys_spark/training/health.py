@@ -76,7 +76,7 @@ class Health:
         self.own.append(_values(gradient).detach().sum(dtype=torch.float32))
 
 
-def error_of(bad: NotFinite, collective: Collective, where: str) -> RecsysError:
+def error_of(bad: NotFinite, collective: Collective, moment: str) -> RecsysError:
     """The error that all ranks end with; every rank calls it, after ``NotFinite`` at the same step."""
     told = torch.zeros(collective.size, 2, dtype=torch.float64)
     told[collective.rank] = torch.tensor([bad.mine, not math.isfinite(bad.loss)])
@@ -84,7 +84,7 @@ def error_of(bad: NotFinite, collective: Collective, where: str) -> RecsysError:
     ranks = [f"rank {rank} ({'loss' if loss else 'gradient'})" for rank, (own, loss) in enumerate(told.tolist()) if own]
     return RecsysError(
         f"loss or gradient is not finite on {', '.join(ranks) or 'the sum over ranks'}",
-        where,
+        moment,
         "No rank has made this update, the last checkpoint is kept; lower the learning rate and run again.",
     )
 

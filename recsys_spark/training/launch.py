@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from recsys_spark.config import Launch
 from recsys_spark.errors import RecsysError
+from recsys_spark.tables.storage import Storage
+from recsys_spark.training.failure import failures, forget_failures
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
+_ENDED = re.compile(r"exit(ed)? with (status )?code|Error")
 _NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
 
 
@@ -27,8 +30,10 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
     RecsysError
         A rank failed; the message holds the last lines that it wrote.
     """
+    storage = Storage(root)
+    forget_failures(storage, job_file)
     if settings.launcher == "spark":
-        _on_executors(spark, settings, root, job_file)
+        _on_executors(spark, settings, storage, job_file)
         return
     module = [sys.executable, "-m", "recsys_spark.training.worker", root, job_file]
     if settings.launcher == "horovodrun":
@@ -36,10 +41,10 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
         hosts = ["-H", settings.hosts or f"localhost:{settings.ranks}"]
         timeout = ["--start-timeout", str(settings.start_timeout)]
         module = [str(program), "--gloo", "-np", str(settings.ranks), *hosts, *timeout, *module]
-    _stream(module, settings)
+    _stream(module, settings, storage, job_file)
 
 
-def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
+def _on_executors(spark: SparkSession, settings: Launch, storage: Storage, job_file: str) -> None:
     import horovod.spark
 
     package = str(Path(__file__).parents[2])  # a folder, or the zip of --py-files
@@ -57,7 +62,7 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
     try:
         sizes = horovod.spark.run(
             rank,
-            args=(root, job_file),
+            args=(storage.uri, job_file),
             num_proc=settings.ranks,
             start_timeout=settings.start_timeout,
             env=_threads(settings),  # on top of the executor's own environment
@@ -66,8 +71,11 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
             verbose=0,
         )
     except Exception as error:
+        told = failures(storage, job_file)
+        if told:
+            raise _failed(told, settings) from error
         raise RecsysError(
-            f"a rank failed, or the ranks did not start ({' '.join(str(error).split())[:300]})",
+            f"a rank was lost, or the ranks did not start ({' '.join(str(error).split())[:300]})",
             f"training by 'spark' with {settings.ranks} rank(s)",
             f"Look into the executors' logs; {settings.ranks} executor cores must be free at once.",
         ) from error
@@ -76,8 +84,14 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
 
 
 def _threads(settings: Launch) -> dict[str, str]:
-    threads = str(settings.threads)
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    threads, stall = str(settings.threads), settings.stall_timeout
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(min(60, stall)),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(stall),
+    }
 
 
 def _environment(settings: Launch) -> dict[str, str]:
@@ -85,7 +99,15 @@ def _environment(settings: Launch) -> dict[str, str]:
     return {**_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def _stream(command: list[str], settings: Launch) -> None:
+def _failed(told: list[str], settings: Launch) -> RecsysError:
+    return RecsysError(
+        " / ".join(dict.fromkeys(text[:500] for text in told[:3])),
+        f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
+        "Mend the cause and run again: it goes on from the last checkpoint.",
+    )
+
+
+def _stream(command: list[str], settings: Launch, storage: Storage, job_file: str) -> None:
     """Run a command and pass its lines on."""
     environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
@@ -110,9 +132,7 @@ def _stream(command: list[str], settings: Launch) -> None:
             process.terminate()
             raise
     if process.returncode != 0:
-        errors = [line for line in tail if "recsys-spark:" in line or "Error" in line] or tail[-3:]
-        raise RecsysError(
-            f"a rank ended with code {process.returncode} ({' / '.join(errors[-2:])})",
-            f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
-            "Mend the cause and run again: it goes on from the last checkpoint.",
+        said = [line for line in tail if _ENDED.search(line)] or tail[-3:]
+        raise _failed(
+            [*failures(storage, job_file), f"ended with code {process.returncode} ({' / '.join(said[-2:])})"], settings
         )

@@ -162,10 +162,10 @@ def _step(run: Run, batch: dict[str, Tensor], progress: float) -> tuple[float, f
     try:
         loss, weight = run.task.step(batch, progress)
     except NotFinite as bad:
-        raise error_of(bad, run.collective, run.where()) from bad
+        raise error_of(bad, run.collective, run.moment()) from bad
     if not math.isfinite(loss):  # of a task that does not look before it updates
         raise RecsysError(
-            f"the loss is {loss} at step {run.batches + 1}",
+            f"the loss is {loss}",
             run.where(),
             "The last checkpoint is kept; lower the learning rate and run again.",
         )

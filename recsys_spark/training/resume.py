@@ -96,8 +96,12 @@ class Run:
 
     def where(self) -> str:
         """For messages."""
+        return f"rank {self.collective.rank}, {self.moment()}"
+
+    def moment(self) -> str:
+        """The same on every rank."""
         step = f"step {self.batches + 1}" if self.batches < len(self.stream) else "after the last step"
-        return f"rank {self.collective.rank}, {self.tag} epoch {len(self.curve) + 1}, {step}"
+        return f"{self.tag} epoch {len(self.curve) + 1}, {step}"
 
     def mean_loss(self) -> float:
         """Of this rank, in the epoch that has begun."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +112,20 @@ def _common(work: Work, kind: str, output: str) -> dict[str, Any]:
         "launcher": launch_settings.launcher,
         "ranks": launch_settings.ranks,
         "threads": launch_settings.threads,
-        "checkpoints": f"_checkpoints/{kind}-{work.stamp.fingerprint}",
+        "checkpoints": f"_checkpoints/{kind}-{_checkpoints_of(work)}",
         "log_folder": logs,
         "users": _size(work, "user_ids"),
         "items": _size(work, "item_ids"),
     }
+
+
+def _checkpoints_of(work: Work) -> str:
+    """Names what checkpoints follow from: the stage's fingerprint but for the ranks, whose number may change."""
+    contents = {name: manifest.content_hash for name, manifest in work.inputs.items()}
+    stamp, settings = work.stamp, work.settings
+    order = [settings.buckets, settings.features.whole_users]
+    follows_from = [stamp.stage, stamp.dt, stamp.settings_hash, contents, stamp.code_version, order]
+    return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _train(work: Work, job: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -141,6 +142,7 @@ class _Context:
         together = c.USER_INDEX if self.job["whole_users"] else None
         order = (settings.batch_size, settings.seed, collective.rank)
         stream = ExampleStream(mine, COLUMNS, *order, together=together, timeout=settings.read_timeout)
+        task.examples = partial(stream.epoch, 0, shuffle=False)
         folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
         checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
         return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
@@ -152,8 +154,8 @@ class _Context:
             save_array(self.storage, f"{output}/item_vectors.{cut}.npy", task.model.item_vectors().numpy())
         target, scratch = f"{output}/user_vectors.{cut}.npy", f"{self.job['scratch']}/user_vectors"
         held = self.held
-        vectors = task.model.user_vectors
-        save_user_vectors(self.storage, target, scratch, vectors, held.rows, held.of_user, collective)
+        task.look_back()
+        save_user_vectors(self.storage, target, scratch, task.user_vectors, held.rows, held.of_user, collective)
 
 
 def _passes(curve: list[dict[str, float]], metric: str) -> int:

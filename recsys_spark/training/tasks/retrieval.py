@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
 from recsys_spark.errors import RecsysError
 from recsys_spark.models import blocks
-from recsys_spark.models.mf import MatrixFactorization
+from recsys_spark.models.mf import MatrixFactorization, mean_of
 from recsys_spark.ragged import Rows
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training import by_row
@@ -90,7 +90,10 @@ class RetrievalTask:
         self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
         size = (len(self.rows), items, settings.dim)
-        self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
+        score = (settings.init_std, settings.temperature)
+        self.model = MatrixFactorization(*size, *score, sparse_items=not whole, history=settings.history)
+        self.examples: Callable[[], Iterable[dict[str, Tensor]]] = tuple  # this rank's, for the users' histories
+        self._past: Tensor | None = None
         self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
         self.prior = prior if settings.bias else torch.zeros_like(prior)
         draw = (settings.dim, settings.seed, settings.init_std)
@@ -146,10 +149,9 @@ class RetrievalTask:
         positives = batch[c.ITEM_INDEX].long()
         indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
         users = self.rows.of_users(indexes)
-        age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
-        weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
+        weight = self._weight(batch)
         drawn = self.negatives.draw(positives)
-        block = self.model(users, owner, positives, drawn.items, drawn.place)
+        block = self.model(users, owner, positives, drawn.items, drawn.place, weight)
         loss = self._loss(block, drawn, weight)
         pairs = len(positives) * self.collective.size
         decay = self.settings.weight_decay / self.collective.size
@@ -158,6 +160,31 @@ class RetrievalTask:
         self.updates.health.spread(total).backward()
         self.updates.step(self.settings.learning_rate * factor, self.settings.clip_norm)
         return float(loss.detach()), float(weight.sum())
+
+    def _weight(self, batch: dict[str, Tensor]) -> Tensor:
+        """Weight of each row, float32 [B]: less for an old event, nothing for padding."""
+        age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
+        weight: Tensor = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
+        return weight
+
+    @torch.no_grad()
+    def look_back(self) -> None:
+        """Take the mean of each user's item vectors, as they are now; ``user_vectors`` needs it after every change."""
+        if not self.settings.history:
+            return
+        total, weights = torch.zeros(len(self.rows), self.settings.dim), torch.zeros(len(self.rows))
+        for batch in self.examples():
+            rows, weight = self.rows.of_users(batch[c.USER_INDEX].long()), self._weight(batch)
+            items = self.model.item_directions(batch[c.ITEM_INDEX].long())
+            total.index_add_(0, rows, weight.unsqueeze(1) * items)
+            weights.index_add_(0, rows, weight)
+        if self.rows.whole:
+            total, weights = self.collective.sum(total), self.collective.sum(weights)
+        self._past = mean_of(total, weights)
+
+    def user_vectors(self, rows: Tensor) -> Tensor:
+        """Vectors of some rows of this rank, int64 [U] to float32 [U, W]."""
+        return self.model.user_vectors(rows, None if self._past is None else self._past[rows])
 
     def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
         kind, times = self.settings.loss, self.settings.negative_weight
@@ -189,6 +216,7 @@ class RetrievalTask:
         """Figures over the whole catalogue, of items new to the user; each rank ranks its own users, or its share."""
         if self.validation is None or len(self.validation.users) == 0:
             return {}
+        self.look_back()
         sums = torch.zeros(3, dtype=torch.float64)
         item_vectors = self.model.item_vectors()
         users = self.rows.place[torch.from_numpy(self.validation.users)].long()
@@ -199,7 +227,7 @@ class RetrievalTask:
         at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
         for start in range(0, len(mine), at_once):
             rows = mine[start : start + at_once]
-            scores = self.model.user_vectors(users[rows]) @ item_vectors.T
+            scores = self.user_vectors(users[rows]) @ item_vectors.T
             scores[:, ~self.allowed] = -math.inf
             sums += self._gains(scores, rows)
         sums = self.collective.sum(sums)
