@@ -145,7 +145,9 @@ def deepfm(sizes: Sizes, device: torch.device, bf16: bool) -> tuple[float, float
     rest = [each for name, each in model.named_parameters() if name not in ("embedding.weight", "first.weight")]
     adam = torch.optim.AdamW(rest, lr=0.001)
     random = torch.Generator(device).manual_seed(1)
-    given = [torch.randint(1, sizes.codes, (sizes.rows, sizes.fields), device=device, generator=random) for _ in range(4)]
+    given = [
+        torch.randint(1, sizes.codes, (sizes.rows, sizes.fields), device=device, generator=random) for _ in range(4)
+    ]
     numbers = torch.rand(sizes.rows, 1, device=device, generator=random)
     model.fit_numbers(numbers)
     target, weight = (numbers[:, 0] < 0.3).float(), torch.ones(sizes.rows, device=device)

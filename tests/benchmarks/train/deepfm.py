@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from train.common import THREADS, need, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Ranker
@@ -24,7 +25,6 @@ from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.tasks.ranker import RankerTask
-from train.common import THREADS, need, side_by_side, tell
 
 NUMBER = "number"
 USERS, ITEMS = 50_000, 20_000  # rows of the tables that fields are looked up in

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from train.common import THREADS, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.tasks.retrieval import RetrievalTask
-from train.common import THREADS, side_by_side, tell
 
 USERS, ITEMS, DIM = 1_000_000, 200_000, 64
 STEPS = {"small": (10, 2), "full": (40, 5)}  # a repetition's, lazy and dense

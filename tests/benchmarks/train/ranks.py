@@ -1,7 +1,6 @@
 """Two Horovod ranks with one core each beside one rank with one core, with the same rows a rank.
 
-    python ranks.py SCALE              starts both, in turn
-    horovodrun … python ranks.py SCALE WAY    one rank, begun by the former
+`run` starts worlds of one and of two in turn; a rank is this module as a program: ``-m train.ranks SCALE WAY``.
 
 User-sharded matrix factorization: a rank holds the rows of its user buckets; gradients of items travel. Bytes sent are
 counted by the collective.
@@ -17,18 +16,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
 import numpy as np
 import torch
+from train.common import THREADS, tell
+from train.factors import batches
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.training.collective import HorovodWorld
 from recsys_spark.training.tasks.retrieval import RetrievalTask
 from recsys_spark.training.user_rows import UserRows
-from train.common import THREADS, tell
-from train.factors import batches
 
 USERS, ITEMS, BUCKETS = 500_000, 20_000, 64
 STEPS = {"small": 6, "full": 20}
@@ -69,9 +66,10 @@ def start(ranks: int, scale: str, way: str) -> dict[str, Any]:
     """Figures of rank 0 of a world."""
     program = str(Path(sys.executable).with_name("horovodrun"))
     hosts = ["--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}"]
-    command = [program, *hosts, sys.executable, "-W", "ignore", __file__, scale, way]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **threads}, check=False)
+    command = [program, *hosts, sys.executable, "-W", "ignore", "-m", "train.ranks", scale, way]
+    here = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": here}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line.partition(MARK)[2] for line in done.stdout.splitlines() if MARK in line]
     if done.returncode or not lines:
         sys.exit(f"bench-train: {ranks} rank(s) ended with code {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -90,8 +88,11 @@ def run(scale: str) -> None:
         one, two = (float(np.median([each[place]["seconds"] for each in pairs])) for place in (0, 1))
         found[way], users = one / two, max(users, *(both["users"] for _, both in pairs))
         last = pairs[-1][1]
-        print(f"  item gradients {way:<6}: one rank {one * 1e3:.0f} ms a step of {last['rows']:,} rows, two {two * 1e3:.0f} ms "
-              f"with as many each: efficiency {found[way]:.1%}; bytes sent a step {last['sent']}", flush=True)  # fmt: skip
+        print(
+            f"  item gradients {way}: a step of {last['rows']:,} rows takes one rank {one * 1e3:.0f} ms, two with as "
+            f"many each {two * 1e3:.0f} ms: efficiency {found[way]:.1%}; bytes sent a step: {last['sent']}",
+            flush=True,
+        )
     best = max(found, key=lambda way: found[way])
     tell(
         {

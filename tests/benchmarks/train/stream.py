@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
+from train.common import TEMPLATE, THREADS, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval, load_settings
@@ -21,7 +22,6 @@ from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.loop import fit
 from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
-from train.common import TEMPLATE, THREADS, side_by_side, tell
 
 ROWS = {"small": 1_000_000, "full": 10_000_000}
 TRAINED = {"small": 500_000, "full": 2_000_000}
@@ -99,7 +99,9 @@ def run(scale: str) -> None:
                   f"{each['pyarrow'] / 1e6:6.2f} M rows/s  ratio {found[name]:.2f}  (per core-second: "
                   f"{each['ours_cpu'] / each['pyarrow_cpu']:.2f})", flush=True)  # fmt: skip
         waits = wait_share(Path(folder), files, TRAINED[scale])
-    print(f"  training waits for data {waits['wait_share']:.1%} of a step at {waits['samples_per_second']:,.0f} samples/s")
+    print(
+        f"  training waits for data {waits['wait_share']:.1%} of a step at {waits['samples_per_second']:,.0f} samples/s"
+    )
     tell(
         {
             "stream_over_pyarrow": round(min(found.values()), 3),
