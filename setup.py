@@ -51,6 +51,8 @@ TEST = [
     "duckdb>=1.2",
 ]
 
+BENCH = ["deepctr-torch>=0.3"]  # what `make bench-train` compares with, beside implicit
+
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "nbconvert>=7.16", "ipykernel>=6.29"]
 
 LINT = ["ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-psutil", "pandas-stubs>=2.2,<3"]
@@ -61,6 +63,7 @@ EXTRAS = {
     "mlflow": MLFLOW,
     "report": REPORT,
     "test": TEST,
+    "bench": BENCH,
     "notebook": NOTEBOOK,
     "lint": LINT,
 }

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
-_BUFFER = 1 << 20  # scores at a time: 4 MiB
+_BUFFER = 1 << 20  # scores at a time: 4 MiB, which stay in a processor's cache
+_BUFFER_OF_A_GPU = 1 << 26  # 256 MiB: fewer, larger kernels
 
 # scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
 # weight [b], owner [b] (row of the scores) and place [b]; gives the loss, and the gradients of the pairs' scores [b]
@@ -127,8 +128,9 @@ class _Products:
 
     def __init__(self, user: Tensor, item: Tensor, bias: Tensor) -> None:
         self.user, self.item, self.bias = user, item, bias
-        self.rows = max(1, min(len(user), _BUFFER // max(1, len(item))))
-        self.buffer = torch.empty(self.rows, len(item))
+        scores_at_once = _BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU
+        self.rows = max(1, min(len(user), scores_at_once // max(1, len(item))))
+        self.buffer = item.new_empty(self.rows, len(item))
         self.of_user, self.of_item, self.of_bias = (
             torch.empty_like(user),
             torch.zeros_like(item),
@@ -237,7 +239,7 @@ def bayesian_ranking(block: Rivals, rivals: Tensor, weight: Tensor) -> Tensor:
 
 
 def _per_user(values: Tensor, owner: Tensor, users: int) -> Tensor:
-    return torch.zeros(users).index_add_(0, owner, values)
+    return values.new_zeros(users).index_add_(0, owner, values)
 
 
 def _over_users(block: Rivals, weight: Tensor, part: Part) -> Tensor:
@@ -252,10 +254,11 @@ class _OverUsers(torch.autograd.Function):
     def forward(ctx: Any, block: Rivals, weight: Tensor, part: Part, outside: Tensor, *inputs: Tensor) -> Tensor:
         order = torch.argsort(block.owner, stable=True)
         owner, place, weight = block.owner[order], block.place[order], weight[order]
-        scored = torch.zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
+        scored = outside.new_zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
         walk, (users, _) = block.walk(), block.size
-        of_pairs, loss = torch.empty(len(order)), torch.zeros(())
-        bounds = torch.searchsorted(owner, torch.arange(0, users + walk.rows, walk.rows)).tolist()
+        of_pairs, loss = outside.new_empty(len(order)), outside.new_zeros(())
+        starts = torch.arange(0, users + walk.rows, walk.rows, device=owner.device)
+        bounds = torch.searchsorted(owner, starts).tolist()
         for number, start in enumerate(range(0, users, walk.rows)):
             stop, pairs = min(start + walk.rows, users), slice(bounds[number], bounds[number + 1])
             scores = walk.score(start, stop)

@@ -93,7 +93,7 @@ class DeepFM(nn.Module):
 
     def fit_numbers(self, sample: Tensor) -> None:
         """Set the bucket edges from a sample [B, numbers] of training rows; NaN is missing."""
-        shares = torch.linspace(0, 1, self.spec.buckets + 1, dtype=torch.float64)
+        shares = torch.linspace(0, 1, self.spec.buckets + 1, dtype=torch.float64, device=sample.device)
         for field in range(self.spec.numbers):
             known = sample[:, field][~sample[:, field].isnan()].double()
             if len(known):

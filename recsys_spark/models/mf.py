@@ -98,7 +98,8 @@ class MatrixFactorization(nn.Module):
     @torch.no_grad()
     def vectors(self) -> tuple[Tensor, Tensor]:
         """User [N, D+1] and item [M, D+1] vectors whose dot product is the score, of a model without history."""
-        return self.user_vectors(torch.arange(self.user.num_embeddings)), self.item_vectors()
+        everyone = torch.arange(self.user.num_embeddings, device=self.user.weight.device)
+        return self.user_vectors(everyone), self.item_vectors()
 
     @torch.no_grad()
     def user_vectors(self, rows: Tensor, past: Tensor | None = None) -> Tensor:

@@ -12,9 +12,11 @@ import json
 import logging
 import warnings
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,10 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.errors import RecsysError
+from recsys_spark.streaming.cut import cut
 from recsys_spark.streaming.prefetch import read_ahead
 
 ROW_WEIGHT = "row_weight"
 _UNREADABLE = (OSError, ValueError, AttributeError)  # lost, torn, without a column; Arrow's are ValueErrors
+_AHEAD = 4  # files that are decoded and wait
+_OF_A_READER = 64  # files whose footers are read before the first row comes
 
 
 @dataclass(frozen=True)
@@ -171,16 +176,15 @@ class ExampleStream:
         generator = np.random.default_rng([self.seed, epoch, self.rank])
         left: dict[str, NDArray[np.generic]] = {}
         read = steps = 0
-        for window in self._windows(generator if shuffle else None):
-            read += len(window[self.columns[0]])
-            joined = {name: np.concatenate([left[name], window[name]]) if left else window[name] for name in window}
-            count = len(joined[self.columns[0]])
-            whole = count - count % self.batch_size
-            for start in range(0, whole, self.batch_size):
-                if steps >= skip:
-                    yield self._batch({name: v[start : start + self.batch_size] for name, v in joined.items()})
-                steps += 1
-            left = {name: values[whole:] for name, values in joined.items()}
+        for rows in cut(self._windows(generator if shuffle else None), self.batch_size):
+            count = len(rows[self.columns[0]])
+            read += count
+            if count < self.batch_size:
+                left = rows  # the last ones
+                break
+            if steps >= skip:
+                yield self._batch(rows)
+            steps += 1
         if read != self.shard.rows:
             raise RecsysError(
                 f"{read:,} rows were read, the manifest says {self.shard.rows:,}",
@@ -199,14 +203,17 @@ class ExampleStream:
         urls = list(self.shard.urls)
         if generator is not None:
             generator.shuffle(urls)
-        for start in range(0, len(urls), self.window):
-            parts = list(_read(tuple(urls[start : start + self.window]), self.columns))
-            rows = {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
-            if generator is not None:
-                count = len(rows[self.columns[0]])
-                order = _shuffled(rows[self.together] if self.together else np.arange(count), generator)
-                rows = {name: values[order] for name, values in rows.items()}
-            yield rows
+        with closing(_read_all(urls, self.columns)) as groups:
+            while parts := list(islice(groups, self.window)):
+                rows = {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
+                parts.clear()
+                if generator is not None:
+                    count = len(rows[self.columns[0]])
+                    together = self.together
+                    order = _shuffled(rows[together], generator) if together else generator.permutation(count)
+                    for name in self.columns:
+                        rows[name] = rows[name][order]
+                yield rows
 
     def _batch(self, rows: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
         """Tensors of a batch, filled up with rows of weight 0 (copies of index 0, the padding)."""
@@ -237,7 +244,13 @@ def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:
     return next(iter(_read((url,), columns)))
 
 
-def _read(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArray[np.generic]]]:
+def _read_all(urls: list[str], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
+    """Columns of each file in turn; while a window is permuted, the next one's first files are decoded."""
+    for start in range(0, len(urls), _OF_A_READER):
+        yield from _read(tuple(urls[start : start + _OF_A_READER]), columns)
+
+
+def _read(urls: tuple[str, ...], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
     """Columns of each file in turn."""
     try:
         yield from _groups(urls, columns)
@@ -262,7 +275,7 @@ def _unreadable(urls: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
     return tuple(bad) or urls
 
 
-def _groups(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDArray[np.generic]]]:
+def _groups(urls: tuple[str, ...], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
     """Row groups as they come. One worker thread: with two the order is not the same from run to run."""
     if not urls:
         return
@@ -278,6 +291,7 @@ def _groups(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, NDA
         workers_count=1,
         shuffle_row_groups=False,
         num_epochs=1,
+        results_queue_size=_AHEAD,
     ) as reader:
         for group in reader:
             yield {name: getattr(group, name) for name in columns}
