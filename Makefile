@@ -78,10 +78,11 @@ bench-sharded: setup ## matrix factorization, users dealt out to two ranks: memo
 bench-train: setup ## training speed beside peers (REPRODUCE_DATA=FOLDER BENCH_SCALE=small|full BENCH_ONLY=part,part)
 	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" python tests/benchmarks/bench_train.py
 
-.PHONY: reproduce-ncf reproduce-gowalla
+.PHONY: reproduce-ncf reproduce-gowalla reproduce-ctr
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)
-reproduce-ncf reproduce-gowalla:
+reproduce-ctr: setup ## published table: MovieLens-1M, liked or disliked, AUC (REPRODUCE_DATA=FOLDER SEEDS=3)
+reproduce-ncf reproduce-gowalla reproduce-ctr:
 	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" SEEDS=$(SEEDS) python tests/benchmarks/reproduce/reproduce.py $(@:reproduce-%=%)
 
 .PHONY: notebook

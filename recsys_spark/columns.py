@@ -31,6 +31,7 @@ SPLIT = "split"
 CUT = "cut"
 TARGET = "target"
 OFFSET = "offset"  # added to a ranker's logit in training
+GIVEN = "given"  # kind of labels that stand in the log
 ITEMS = "items"
 TIMES = "times"
 WEIGHTS = "weights"

@@ -11,6 +11,7 @@ from recsys_spark.config.load import load_settings, parse_settings
 from recsys_spark.config.models import (
     Candidates,
     Evaluate,
+    Labels,
     Publish,
     Ranker,
     Report,
@@ -32,6 +33,7 @@ __all__ = [
     "Features",
     "Input",
     "InteractionsInput",
+    "Labels",
     "Launch",
     "Parameter",
     "Privacy",

@@ -121,8 +121,32 @@ class Candidates(Section):
     own: int = Field(400, ge=0, description="The user's own earlier items at most, where repeats are kept")
 
 
+class Labels(Section):
+    """What the ranker learns from."""
+
+    kind: Literal["candidates", "given"] = Field(
+        "candidates",
+        description="candidates: which items of the retrieval model, or of the user's own, were taken in the label "
+        "windows. given: events with a value (input.interactions.value), which says how the user liked the item",
+    )
+    positive_from: float = Field(
+        0.5, description="Of kind given: least value of a positive; the default reads a column of 0 and 1"
+    )
+    negative_to: float | None = Field(
+        None,
+        description="Of kind given: greatest value of a negative; events between the two are no examples. "
+        "By default all that is no positive is a negative",
+    )
+
+    @model_validator(mode="after")
+    def _negatives_lie_below(self) -> Labels:
+        if self.negative_to is not None and self.negative_to >= self.positive_from:
+            raise ValueError(f"negative_to ({self.negative_to}) must be below positive_from ({self.positive_from})")
+        return self
+
+
 class Ranker(Training):
-    """DeepFM over the candidates."""
+    """DeepFM over the candidates, or over the labels given."""
 
     batch_size: int = Field(1024, ge=1, description="Rows of one rank's step")
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
@@ -139,7 +163,10 @@ class Ranker(Training):
     )
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
+    id_l2: float = Field(0.0, ge=0, description="L2 on the vectors of ids, once for each row of a batch that uses one")
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
+    ids: list[Literal["user", "item"]] = Field([], description="Ids that are fields of the model, as the features are")
+    refit: bool = Field(True, description="Fit anew on the validation part too, once the number of passes is chosen")
     negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
     hard_negatives: float = Field(
         0.0,
@@ -151,7 +178,8 @@ class Ranker(Training):
         0.0,
         ge=0,
         lt=1,
-        description="Weights are averaged over steps, exponentially by this decay a step; 0: not at all",
+        description="The model that is validated and kept is a moving average over the steps, with so much of it kept at "
+        "each (0.998: about 500 steps); 0: the weights as they are",
     )
     bf16: bool = Field(False, description="Products in bfloat16, on a GPU only")
     stop_on: Literal["logloss", "auc"] = Field(

@@ -14,7 +14,7 @@ from recsys_spark.config.base import Section
 from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.input import Input
-from recsys_spark.config.models import Candidates, Evaluate, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.models import Candidates, Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 
@@ -32,6 +32,7 @@ class Settings(Section):
     features: Features = Features()
     retrieval: Retrieval = Retrieval()
     candidates: Candidates = Candidates()
+    labels: Labels = Labels()
     ranker: Ranker = Ranker()
     evaluate: Evaluate = Evaluate()
     score: Score = Score()
@@ -64,6 +65,12 @@ class Settings(Section):
         bad = {name: weight for name, weight in self.events.items() if not weight > 0}
         if bad:
             raise ValueError(f"events: weights must be above 0, given {bad}; leave out a type that must not count")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_a_column(self) -> Settings:
+        if self.labels.kind == "given" and self.input.interactions.value is None:
+            raise ValueError("labels.kind 'given' needs input.interactions.value: the column that holds the labels")
         return self
 
     @model_validator(mode="after")

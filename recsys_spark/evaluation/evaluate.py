@@ -1,8 +1,10 @@
 """Stage ``evaluate``: every model's full ranking against what users did in the test window.
 
-Two slices. ``all``: every item may be recommended and every item of the window counts. ``new``: items that the user had
-before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is that list
-without the user's own items.
+The ranker's log loss and AUC are over the candidates, or over the test part's labels where the log gives some.
+
+Two slices of the lists. ``all``: every item may be recommended and every item of the window counts. ``new``: items that
+the user had before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is
+that list without the user's own items.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recsys_spark import columns as c
 from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
-from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
+from recsys_spark.evaluation.labelled import labelled_parts
+from recsys_spark.evaluation.metrics import AucHistogram, coverage, ranking_sums
+from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, ranker_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.rank import Recipe, popular_fill, rank_block, recipe
@@ -38,11 +43,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 IntArray = NDArray[np.int32]
-ALL, NEW = "all", "new"
-_LOSS_STEPS = 2**20  # sums of whole steps are exact, in whatever order buckets are added
 USERS_OF_SCORES = 64  # dense score rows held at once: 64 x items x 4 bytes
-_PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
-Part = tuple[str, str, str, int, int, float, int]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Plan:
         Of the row ``repeat_decayed``.
     share : float
         Share of the users that is evaluated.
+    labelled : bool
+        The log gives labels, so that the ranker is measured on those and not on candidates.
     """
 
     how: Recipe
@@ -67,6 +70,7 @@ class Plan:
     ks: tuple[int, ...]
     half_life_days: float
     share: float
+    labelled: bool
 
 
 def evaluate(work: Work) -> list[Manifest]:
@@ -83,9 +87,12 @@ def evaluate(work: Work) -> list[Manifest]:
     item_knn = f"_jobs/evaluate-{work.stamp.run_id}/item_knn.npz"
     store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
     ks = tuple(sorted(settings.evaluate.ks))
-    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share)
+    labelled = work.inputs["ranker_examples"].extra.get("labels") == c.GIVEN
+    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share, labelled)
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
-    parts = histories.mapInArrow(partial(_parts, plan=plan), _PARTS)
+    parts = histories.mapInArrow(partial(_parts, plan=plan), PARTS)
+    if labelled:
+        parts = parts.unionByName(labelled_parts(work, plan.how))
     rows = _metrics(parts, plan, at)
     store.storage.delete_folder(f"_jobs/evaluate-{work.stamp.run_id}")
     if not rows:
@@ -128,7 +135,8 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         truth[NEW] = _without(truth[ALL], known.distinct_items())
         truth = {name: _only(rows, sampled) for name, rows in truth.items()}
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
-        parts += _ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
+        if not plan.labelled:
+            parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
         for slice_name in (ALL, NEW):
             use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
             hide = slice_name == NEW or not plan.how.repeats
@@ -137,11 +145,7 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
             parts += _baseline_figures(known.slice(start, stop), truth, start, stop, state, plan)
-        columns: list[Any] = list(zip(*parts, strict=True)) if parts else [[]] * 7
-        kinds = [pa.string()] * 3 + [pa.int32()] * 2 + [pa.float64(), pa.int64()]
-        names = [part.split()[0] for part in _PARTS.split(", ")]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, names)
+        yield as_batch(parts)
 
 
 def _baseline_figures(
@@ -176,19 +180,6 @@ def _baseline_figures(
 @lru_cache(maxsize=1)
 def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
     return sparse.load_npz(BytesIO(Storage(ref.root).read_bytes(path)))
-
-
-def _ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> list[Part]:
-    """Log loss, and the histogram that the AUC is computed from, over all candidates of the evaluated users."""
-    if len(logits) == 0:
-        return []
-    loss, count = logloss_sums(logits, target)
-    loss = round(loss * _LOSS_STEPS) / _LOSS_STEPS
-    parts: list[Part] = [("ranker", ALL, "logloss", 0, 0, loss, count)]
-    histogram = AucHistogram.of(logits, target)
-    for name, counts in (("positives", histogram.positives), ("negatives", histogram.negatives)):
-        parts += [("ranker", ALL, name, 0, int(b), float(counts[b]), 0) for b in np.flatnonzero(counts)]
-    return parts
 
 
 def _list_figures(model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...]) -> list[Part]:
@@ -275,6 +266,7 @@ STAGE = Stage(
         "user_features",
         "item_ids",
         "retrieval_model",
+        "ranker_examples",
         "ranker",
     ),
     outputs=("metrics",),

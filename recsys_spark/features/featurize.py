@@ -1,4 +1,4 @@
-"""Stage ``featurize``: ids, encoded attributes, item statistics, histories and retrieval examples."""
+"""Stage ``featurize``: ids, encoded attributes, item statistics, histories, retrieval examples and labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from recsys_spark.features.histories import write_histories
 from recsys_spark.features.id_tables import FORGOTTEN, to_index, write_ids
 from recsys_spark.features.item_stats import range_bounds, write_item_stats
 from recsys_spark.features.item_windows import item_windows
+from recsys_spark.features.labels import write_labels
 from recsys_spark.features.split import TRAIN, Windows, check_column, window_column
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def featurize(work: Work) -> list[Manifest]:
-    """Write the id tables, features, item_stats, histories and examples.
+    """Write the id tables, features, item_stats, histories, examples and labels.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def _featurize(work: Work, scratch: str) -> list[Manifest]:
     written.append(_write_windows(work, f"{scratch}/placed", all_cuts))
     written.append(write_histories(work, scratch, user_index, slots.groups, slots.buckets_of_group, all_cuts))
     written.append(write_examples(work, f"{scratch}/pairs", rows_of))
+    written.append(write_labels(work, user_index, item_index, windows))
     for manifest in (user_ids, item_ids, vocabularies):
         ids.check_head(store, manifest)
     return written
@@ -184,7 +186,7 @@ STAGE = Stage(
     name="featurize",
     does="ids, features, histories and training examples",
     run=featurize,
-    sections=("split", "features"),
+    sections=("split", "features", "labels"),
     inputs=("interactions", "items", "users", FORGOTTEN),
     outputs=(
         "user_ids",
@@ -197,5 +199,6 @@ STAGE = Stage(
         "item_windows",
         "histories",
         "examples",
+        "labels",
     ),
 )

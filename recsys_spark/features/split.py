@@ -115,6 +115,30 @@ def window_column(split: Split, windows: Windows) -> Column | None:
     return named.otherwise(_by_share(drawn, others)).cast("tinyint")
 
 
+def with_window(events: DataFrame, split: Split, windows: Windows) -> DataFrame:
+    """Events with the number of their window (tinyint), for any kind of split; no time is moved.
+
+    Parameters
+    ----------
+    events : DataFrame
+        Rows of ``interactions`` with ``user_index`` and ``item_index``.
+    split : Split
+    windows : Windows
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    window = window_column(split, windows)
+    if split.kind == "leave_last_out":
+        newest = [F.col(name).desc() for name in (c.EVENT_TIME, c.ITEM_INDEX, c.WEIGHT)]
+        from_end = F.row_number().over(Window.partitionBy(c.USER_INDEX).orderBy(*newest)) - 1
+        window = F.greatest(F.lit(len(windows.labels)) - from_end, F.lit(0))
+    elif window is None:
+        second = F.unix_seconds(c.EVENT_TIME)
+        window = sum(((second >= each.time).cast("int") for each in windows.labels), F.lit(0))
+    return events.withColumn(WINDOW, window.cast("tinyint"))
+
+
 def _by_share(drawn: Column, shares: list[tuple[int, float]]) -> Column:
     """First window whose shares, summed so far, exceed the number drawn from [0, 1); else train."""
     from pyspark.sql import functions as F

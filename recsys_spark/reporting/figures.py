@@ -61,7 +61,7 @@ class Figures:
     """Everything the table ``metrics`` says of the test window."""
 
     blocks: list[Block]
-    ranker: list[tuple[str, str, str]]  # name, value, candidates behind it
+    ranker: list[tuple[str, str, str]]  # name, value, rows behind it
     headline: tuple[float, float, int] | None  # published, best baseline, k; of the headline slice
 
 

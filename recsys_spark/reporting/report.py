@@ -116,7 +116,7 @@ STAGE = Stage(
     name="report",
     does="one page with the counts, curves, figures and example lists",
     run=write_report,
-    sections=("name", "events", "split", "features", "evaluate", "score", "report"),
+    sections=("name", "events", "split", "features", "labels", "evaluate", "score", "report"),
     inputs=(
         "ledger",
         "quarantine",

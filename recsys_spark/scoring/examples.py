@@ -14,6 +14,7 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import VALID, Cut, label_cuts
 from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, build_candidates
+from recsys_spark.scoring.labelled import write_labelled
 from recsys_spark.scoring.pairs import MODEL_RANK, feature_names
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Stage, Work
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
 
 
 def write_ranker_examples(work: Work) -> list[Manifest]:
-    """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features."""
+    """Write ``ranker_examples``: candidates of users who did something in a label window, with target and features.
+
+    Where the settings say that labels are given, these are the examples; see ``labelled``.
+    """
     settings, store = work.settings, work.store
+    if settings.labels.kind == c.GIVEN:
+        return write_labelled(work)
     if settings.split.ranker_windows < 2:
         raise RecsysError(
             "there is no window to train a ranker on, since the last one is for validation",
@@ -139,10 +145,10 @@ def _union(frames: list[DataFrame]) -> DataFrame:
 
 STAGE = Stage(
     name="candidates",
-    does="candidates and pair features of the label windows, for the ranker",
+    does="candidates and pair features of the label windows, or the labels given, for the ranker",
     run=write_ranker_examples,
     # of the ranker only what is read above: other settings of it change no candidate
-    sections=("split", "features", "candidates", "score", "ranker.negative_share", "ranker.hard_negatives"),
-    inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model"),
+    sections=("split", "features", "labels", "candidates", "score", "ranker.negative_share", "ranker.hard_negatives"),
+    inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model", "labels"),
     outputs=("ranker_examples",),
 )

@@ -42,7 +42,12 @@ class RankerModel:
     def logits(
         self, users: NDArray[np.int32], items: NDArray[np.int64], numbers: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Logits of candidates: ``users`` and ``items`` are indexes [C], ``numbers`` pair features [C, P]."""
+        """Logits of candidates: ``users`` and ``items`` are indexes [C], ``numbers`` pair features [C, P].
+
+        A model of given labels has learned from pairs alone and looks at no pair feature.
+        """
+        if not self.module.spec.numbers:
+            numbers = numbers[:, :0]
         parts = [np.zeros(0, np.float32)]
         for start in range(0, len(users), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)

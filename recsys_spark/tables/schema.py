@@ -111,6 +111,12 @@ _ALL = [
         "each user's newest events in time order, a file a user bucket; users without events have empty lists",
     ),
     TableSpec(
+        "labels",
+        "split string, user_index int, item_index int, time bigint, target int",
+        ("split", "user_index", "item_index", "time", "target"),
+        "events that the log labels, target 1 or 0, split train, valid or test; none where labels.kind is candidates",
+    ),
+    TableSpec(
         "retrieval_model", "", (), "one snapshot a cut (vectors, or NeuMF's weights), curves (files)", kind="files"
     ),
     TableSpec(
@@ -129,7 +135,8 @@ _ALL = [
         "ranker_examples",
         "",
         ("split", "user_index", "item_index", "cut"),
-        "candidates with codes and target for the ranker, shuffled, in equal row groups, a folder a split",
+        "candidates with pair features and target for the ranker, or the labels given (with time in place of cut), "
+        "shuffled, in equal row groups, a folder a split",
     ),
     TableSpec("ranker", "", (), "DeepFM weights (safetensors), its spec, curves (files)", kind="files"),
     TableSpec(

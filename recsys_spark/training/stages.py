@@ -69,7 +69,7 @@ def retrieval_job(work: Plan, scratch: str) -> dict[str, Any]:
 
 
 def train_ranker(work: Work) -> list[Manifest]:
-    """Fit the ranker on the candidates of the label windows."""
+    """Fit the ranker on the candidates of the label windows, or on the labels given."""
     _train(work, ranker_job(work, _scratch(work)))
     return [work.store.seal(None, "ranker", work.stamp, extra=_trained_on(work))]
 
@@ -83,11 +83,17 @@ def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
         side: _fields([feature.name for feature in getattr(settings.features, side) if feature.ranker], spec[side])
         for side in ("user", "item")
     }
-    sizes = [spec[side][name]["size"] for side in ("user", "item") for name in fields[side]["codes"]]
+    sizes = []
+    for side in ("user", "item"):
+        if side in settings.ranker.ids:  # the feature tables have the index as a column, so it is a field like others
+            fields[side]["codes"].insert(0, c.INDEX)
+        for name in fields[side]["codes"]:
+            sizes.append(_size(work, f"{side}_ids") if name == c.INDEX else spec[side][name]["size"])
+    given = examples.extra.get("labels") == c.GIVEN
     describes = {
         "fields": fields,
         "numbers": examples.extra["numbers"],
-        "negative_share": settings.ranker.negative_share,
+        "negative_share": 1.0 if given else settings.ranker.negative_share,
         "retrieval_version": work.inputs["retrieval_model"].content_hash,
     }
     job = {
@@ -104,7 +110,7 @@ def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
     }
     for split in ("train", "valid"):
         if not job[f"{split}_files"]:
-            raise RecsysError(f"no candidates in split '{split}'", "table 'ranker_examples'", "Widen the windows.")
+            raise RecsysError(f"no rows in split '{split}'", "table 'ranker_examples'", "Widen the windows.")
     return job
 
 
@@ -249,7 +255,7 @@ RETRIEVAL_STAGE = Stage(
 
 RANKER_STAGE = Stage(
     name="train-ranker",
-    does="DeepFM over the candidates of the label windows",
+    does="DeepFM over the candidates of the label windows, or the labels given",
     run=train_ranker,
     sections=("split", "features", "ranker"),
     inputs=(

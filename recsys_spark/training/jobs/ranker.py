@@ -1,4 +1,4 @@
-"""Fits the ranker: the number of epochs is chosen on the validation window, then all label windows are used."""
+"""Fits the ranker: the number of epochs is chosen on the validation part, then that part is trained on too."""
 
 from __future__ import annotations
 
@@ -48,26 +48,29 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         return ExampleStream(mine, columns, *order, timeout=settings.read_timeout)
 
     def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
-        rows = sample_rows(files[0][0], job["numbers"])
-        sample = torch.from_numpy(np.stack([rows[name] for name in job["numbers"]], axis=1))
+        sample = torch.zeros(0, 0)
+        if job["numbers"]:
+            rows = sample_rows(files[0][0], job["numbers"])
+            sample = torch.from_numpy(np.stack([rows[name] for name in job["numbers"]], axis=1))
         return RankerTask(spec, fields, job["numbers"], sample, validation, settings, collective)
 
     def checkpoints(phase: str) -> Checkpoints:
         return Checkpoints(storage, f"{job['checkpoints']}/{phase}", settings.keep_checkpoints)
 
     train, both = job["train_files"], [*job["train_files"], *job["valid_files"]]
-    choosing = task(train, stream(job["valid_files"]))
+    final = task(train, stream(job["valid_files"]))
     if collective.rank == 0 and collective.size > 1:
-        say(f"ranker: {choosing.describe()}")
-    curve = fit(choosing, stream(train), collective, settings, checkpoints("choose"), log, "ranker")
+        say(f"ranker: {final.describe()}")
+    curves = {"train": fit(final, stream(train), collective, settings, checkpoints("choose"), log, "ranker")}
     if job.get("choose_only"):
         if collective.rank == 0:
-            _write_curves(job, storage, choosing.metric, {"train": curve})
+            _write_curves(job, storage, final.metric, curves)
         return
-    epochs = best_epoch(curve, choosing.metric)
-    final = task(both, None)
-    again = fit(final, stream(both), collective, settings, checkpoints("refit"), log, "ranker refit", epochs)
-    curves = {"train": curve, "train + valid": again}
+    if settings.refit:
+        epochs = best_epoch(curves["train"], final.metric)
+        final, refit = task(both, None), checkpoints("refit")
+        again = fit(final, stream(both), collective, settings, refit, log, "ranker refit", epochs)
+        curves["train + valid"] = again
     if collective.rank == 0:
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))

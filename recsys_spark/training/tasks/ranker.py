@@ -1,4 +1,4 @@
-"""DeepFM over candidates: log loss and AUC on the validation window."""
+"""DeepFM over candidates or given labels: log loss and AUC on the validation part."""
 
 from __future__ import annotations
 
@@ -76,6 +76,12 @@ class RankerTask:
         self.dense = [(name, each) for name, each in self.model.named_parameters() if id(each) not in mine]
         self.adam = collective.wrap(_adamw(self.model, settings, lazy), self.dense)
         self.average = Average(self.model, settings.average) if settings.average else None
+        first_item = len(fields.user.codes)  # users' fields come first, and an id is the first of its side
+        self.id_starts = [
+            (index, int(self.model.starts[0 if side == "user" else first_item]))
+            for side, index in (("user", c.USER_INDEX), ("item", c.ITEM_INDEX))
+            if side in settings.ids
+        ]
 
     def describe(self) -> str:
         """What travels between ranks."""
@@ -101,7 +107,7 @@ class RankerTask:
         with products(self.device, settings.bf16):
             logits = self._logits(batch)
         loss = binary_cross_entropy(logits, batch[c.TARGET].float(), weight)
-        self.health.spread(loss / weight.sum().clamp_min(1.0)).backward()
+        self.health.spread((loss + self._penalty(batch)) / weight.sum().clamp_min(1.0)).backward()
         with self.collective.averaged(self.adam):
             self.updates.gather()
             dense = [each.grad for _, each in self.dense if each.grad is not None]
@@ -141,9 +147,19 @@ class RankerTask:
         figures = {"minus_logloss": -loss, "auc": auc}  # without a positive or a negative there is no AUC
         return {name: each for name, each in figures.items() if name == self.metric or math.isfinite(each)}
 
+    def _penalty(self, batch: dict[str, Tensor]) -> Tensor:
+        """L2 of the ids' vectors, a sum over rows: an id pays for each use, as it learns from each."""
+        total = torch.zeros(())
+        for index, start in self.id_starts if self.settings.id_l2 else []:
+            squares = self.model.embedding(batch[index].long() + start).square().sum(1)
+            total = total + self.settings.id_l2 * (batch[ROW_WEIGHT] * squares).sum()
+        return total
+
     def _logits(self, batch: dict[str, Tensor]) -> Tensor:
         inputs = self.fields.inputs(batch[c.USER_INDEX].long(), batch[c.ITEM_INDEX].long())
-        numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
+        numbers = torch.zeros(len(batch[c.TARGET]), len(self.numbers))
+        if self.numbers:
+            numbers = torch.stack([batch[name] for name in self.numbers], dim=1).float()
         logits: Tensor = self.model(numbers=numbers, **inputs)
         return logits + batch[c.OFFSET] if c.OFFSET in batch else logits
 

@@ -71,7 +71,7 @@ def write_log(
     store = TableStore(settings.root)
     stamp = Stamp(dt, f"clean-{len(log)}-{len(forgotten)}", "clean", "", "", "", {})
     at = pd.to_datetime(log["time"], unit="s", utc=True)
-    rows = log.assign(event_type="view", event_time=at, value=1.0, source_file="f")
+    rows = log.assign(event_type="view", event_time=at, value=log.get("value", 1.0), source_file="f")
     names = ["user_id", "item_id", "event_type", "event_time", "value", "weight", "source_file"]
     names += ["split"] if "split" in log else []
     frame = spark.createDataFrame(rows[names]).withColumn("weight", spark_float("weight"))

@@ -291,7 +291,9 @@ def test_without_a_refit_a_snapshot_begins_anew_with_the_best_number_of_passes(t
     job["checkpoints"], job["snapshots"] = "others", [{**job["snapshots"][1], "cut": "valid"}]
     job["settings"] |= {"epochs": best}
     with np.load(BytesIO(storage.read_bytes("validation.npz"))) as saved:
-        nobody = {name: values[:0] if name in ("users", "seen", "truth") else values[:1] for name, values in saved.items()}
+        nobody = {
+            name: values[:0] if name in ("users", "seen", "truth") else values[:1] for name, values in saved.items()
+        }
     buffer = BytesIO()
     np.savez(buffer, **nobody)
     storage.write_bytes("validation.npz", buffer.getvalue())  # so that the last pass is kept, as it is at a later cut

@@ -1,0 +1,116 @@
+"""A night whose ranker learns from ratings in the log: from the raw files to lists, with figures of the test part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys_spark.config import Settings
+from recsys_spark.cuts import FINAL, cut
+from recsys_spark.evaluation.metrics import AucHistogram
+from recsys_spark.pipeline import STAGES, run_stages
+from recsys_spark.scoring.ranker import load_ranker
+from recsys_spark.scoring.state import load_state, state_ref
+from recsys_spark.tables import TableStore
+from recsys_spark.tables.arrays import read_parquet
+
+if TYPE_CHECKING:
+    from conftest import TinyLog
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+RANKER = {"ids": ["user", "item"], "dim": 4, "hidden": [8], "epochs": 6, "learning_rate": 0.02, "batch_size": 128}
+CHANGES: dict[str, Any] = {
+    "split": {"kind": "random", "valid_share": 0.15, "test_share": 0.15, "ranker_windows": 1},
+    "labels": {"kind": "given", "positive_from": 4, "negative_to": 2},
+    "ranker": {**RANKER, "average": 0.95, "id_l2": 0.01, "embedding_decay": 0.0},
+    "launch": {"launcher": "local"},
+}
+
+
+def rated(log: TinyLog) -> pd.DataFrame:
+    """Each user rates 40 items: high where the item's family is one that he likes; half of the threes are noise."""
+    draw = np.random.default_rng(2)
+    rows = []
+    for user in range(59):
+        for item in draw.choice(79, 40, replace=False):
+            liked = (item % 5 + user) % 5 < 2
+            low = [0.4, 0.3, 0.2, 0.05, 0.05]
+            stars = 1 + draw.choice(5, p=low[::-1] if liked else low)
+            at = pd.Timestamp(log.dt, tz="UTC") - pd.Timedelta(seconds=int(draw.integers(0, 190 * 86_400)))
+            rows.append((f"u{user:03d}", f"i{item:03d}", at, "view", float(stars)))
+    rows[0] = (*rows[0][:2], pd.Timestamp(log.dt, tz="UTC") + pd.Timedelta(hours=1), *rows[0][3:])
+    frame = pd.DataFrame(rows, columns=["user", "item", "at", "kind", "amount"])
+    return frame.assign(at=frame["at"].astype("datetime64[us, UTC]"))
+
+
+@pytest.fixture(scope="module")
+def night(
+    spark: SparkSession, tiny_log: TinyLog, tiny_settings: Callable[..., Settings], tmp_path_factory: Any
+) -> Iterator[tuple[Settings, TableStore, pd.DataFrame]]:
+    folder = tmp_path_factory.mktemp("given_labels")
+    log = rated(tiny_log)
+    (folder / "log").mkdir()
+    pq.write_table(pa.Table.from_pandas(log, preserve_index=False), folder / "log/part-0.parquet")
+    paths = {"interactions": {"path": str(folder / "log"), "value": "amount"}}
+    settings = tiny_settings(folder, input=paths, **CHANGES)
+    run_stages(spark, settings, tiny_log.dt, [*STAGES])
+    yield settings, TableStore(settings.root), log
+    load_state.cache_clear()
+    load_ranker.cache_clear()
+
+
+def rows_of(store: TableStore, table: str, dt: str) -> pd.DataFrame:
+    frame: pd.DataFrame = read_parquet(store.storage, store.need(table, dt).folder).to_pandas()
+    return frame
+
+
+def test_every_rating_but_the_threes_is_an_example_of_one_split(night: Any, tiny_log: TinyLog) -> None:
+    _, store, log = night
+    examples = store.need("ranker_examples", tiny_log.dt)
+    rows = examples.extra["rows_of_split"]
+    assert sum(rows.values()) == (log["amount"] != 3).sum()
+    shares = {split: count / sum(rows.values()) for split, count in rows.items()}
+    assert shares == pytest.approx({"train": 0.7, "valid": 0.15, "test": 0.15}, abs=0.04)
+
+
+def test_the_figures_are_those_of_the_kept_model_on_the_test_rows(night: Any, tiny_log: TinyLog) -> None:
+    settings, store, _ = night
+    labels = rows_of(store, "labels", tiny_log.dt)
+    test = labels[labels["split"] == "test"]
+    names = ("item_stats", "item_windows", "item_features", "user_features", "retrieval_model")
+    inputs = {name: store.need(name, tiny_log.dt) for name in names}
+    ref = state_ref(store.storage.uri, inputs, cut(tiny_log.dt, settings.split, FINAL), settings.features)
+    model = load_ranker(ref, store.need("ranker", tiny_log.dt).folder, 1)
+    none = np.zeros((len(test), 0), np.float32)
+    logits = model.logits(test["user_index"].to_numpy(), test["item_index"].to_numpy().astype(np.int64), none)
+    target = test["target"].to_numpy()
+    loss = np.logaddexp(0, np.where(target == 1, -logits, logits)).mean()
+
+    metrics = rows_of(store, "metrics", tiny_log.dt)
+    mine = metrics[(metrics["model"] == "ranker") & metrics["metric"].isin(["auc", "logloss"])]
+    found = dict(zip(mine["metric"], mine["value"], strict=True))
+    assert set(mine["users"]) == {len(test)}
+    assert found["logloss"] == pytest.approx(loss, abs=1e-5)
+    assert found["auc"] == pytest.approx(AucHistogram.of(logits, target == 1).auc(), abs=1e-6)
+    assert found["auc"] > 0.85  # the planted tastes give .93
+    spec = store.storage.read_json(f"{store.need('ranker', tiny_log.dt).folder}/spec.json")
+    assert spec["numbers"] == []
+    assert [spec["fields"][side]["codes"][0] for side in ("user", "item")] == ["index", "index"]
+
+
+def test_lists_are_candidates_in_the_order_of_the_liking(night: Any, tiny_log: TinyLog) -> None:
+    settings, store, _ = night
+    lists = rows_of(store, "top_n", tiny_log.dt)
+    assert (lists.groupby("user_id").size() == settings.score.n).all()
+    personal = lists[lists["source"] == "personal"].sort_values(["user_id", "rank"])
+    assert len(personal) > 100
+    assert personal["score"].between(0, 1).all()
+    assert (personal.groupby("user_id")["score"].diff().dropna() <= 0).all()
