@@ -102,6 +102,12 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _hard_negatives_are_candidates(self) -> Settings:
+        if self.labels.kind == "given" and self.ranker.hard_negatives:
+            raise ValueError("ranker.hard_negatives needs labels.kind candidates: labels that are given are all kept")
+        return self
+
     def section_hash(self, *sections: str) -> str:
         """Hash of sections, or keys (``ranker.seed``): it tells whether a finished stage still matches the settings."""
         values = self.model_dump(mode="json")

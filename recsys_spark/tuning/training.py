@@ -86,7 +86,8 @@ def train(storage: Storage, job_file: str, launch: Launch, logs: Path, judge: Ju
                 time.sleep(_LOOK_EVERY)
     if process.returncode != 0:
         last = (logs / OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
-        raise TrainingError(f"{' / '.join(failures(storage, job_file) or last)} (its output: {logs / OUTPUT})")
+        causes, noticed = failures(storage, job_file)
+        raise TrainingError(f"{' / '.join(causes or noticed or last)} (its output: {logs / OUTPUT})")
     output = storage.read_json(job_file)["output"]
     found = storage.read_json(f"{output}/curves.json")
     (curve,) = found["curves"].values()

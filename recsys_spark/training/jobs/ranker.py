@@ -75,7 +75,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        _write_curves(job, storage, choosing.metric, curves)
+        _write_curves(job, storage, final.metric, curves)
 
 
 def _write_curves(

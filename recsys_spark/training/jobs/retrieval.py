@@ -134,8 +134,8 @@ class _Context:
         events, pairs = counts["events"], counts["users"]
         prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
         work = (self.settings, self.collective)
-        cut = (events, prior, snapshot["time"], validation)
-        return MODELS[self.settings.model](*size, *cut, *work, pairs, self.held.rows)
+        model, now = MODELS[self.settings.model], snapshot["time"]
+        return model(*size, events, prior, now, validation, *work, pairs, self.held.rows)
 
     def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from recsys_spark.streaming.cut import cut
 @given(st.lists(st.integers(0, 12), max_size=8), st.integers(1, 9))
 def test_rows_keep_their_order_and_only_the_last_run_is_short(sizes: list[int], size: int) -> None:
     bounds = np.cumsum([0, *sizes])
-    windows = [{"a": np.arange(x, y), "b": np.arange(x, y) * 2.0} for x, y in zip(bounds[:-1], bounds[1:], strict=True)]
+    windows = [{"a": np.arange(x, y), "b": np.arange(x, y) * 2.0} for x, y in pairwise(bounds)]
     runs = list(cut(windows, size))
     lengths = [len(run["a"]) for run in runs]
     assert all(length == size for length in lengths[:-1])
