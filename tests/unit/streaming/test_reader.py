@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,22 @@ def test_only_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecsysError) as error:
         list(stream.epoch(0))
     assert error.value.where == files[3][0]
+
+
+def test_storage_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shard,) = shards(write(tmp_path, SIZES), 1, BATCH)
+    wake = threading.Event()
+    groups = module._groups
+
+    def late(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, np.ndarray]]:
+        wake.wait(60)
+        yield from groups(urls, columns)
+
+    monkeypatch.setattr(module, "_groups", late)
+    threading.Timer(1.0, wake.set).start()  # so that the end need not wait for its patience
+    stream = ExampleStream(shard, COLUMNS, BATCH, 1, rank=3, timeout=0.3)
+    with pytest.raises(RecsysError, match=r"examples of rank 3, epoch 7: no batch came for 0\.3 seconds"):
+        next(stream.epoch(7))
 
 
 def test_no_thread_outlives_an_epoch_that_is_left(tmp_path: Path) -> None:
