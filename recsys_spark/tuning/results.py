@@ -10,21 +10,22 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recsys_spark.tables.storage import Storage
-from recsys_spark.tuning.study import SECONDS
+from recsys_spark.tuning.study import interrupted
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.trial import FrozenTrial
 
 TRIALS, BEST = "trials.csv", "best.yaml"  # in the study's folder
 
 
-def write_trials(file: Path, trials: list[FrozenTrial], keys: list[str]) -> None:
+def write_trials(file: Path, study: Study, keys: list[str]) -> None:
     """Write all trials, a row each.
 
     Columns: trial, state (complete, pruned, failed, interrupted, running), value (the mean over seeds; of a pruned one
     the last figure of its first seed), begun (UTC), seconds, a column a setting, seed <n> (value of each), error.
     """
-    text = io.StringIO()
+    text, trials, stopped = io.StringIO(), study.get_trials(deepcopy=False), interrupted(study)
     seeds = list(dict.fromkeys(seed for trial in trials for seed in trial.user_attrs.get("values", {})))
     columns = ["trial", "state", "value", "begun", "seconds", *keys, *[f"seed {seed}" for seed in seeds], "error"]
     rows = csv.DictWriter(text, columns, lineterminator="\n")
@@ -34,7 +35,7 @@ def write_trials(file: Path, trials: list[FrozenTrial], keys: list[str]) -> None
         rows.writerow(
             {
                 "trial": trial.number,
-                "state": state_of(trial),
+                "state": "interrupted" if trial.number in stopped else state_of(trial),
                 "value": trial.value,
                 "begun": about.get("begun"),
                 "seconds": about.get("seconds"),
@@ -48,9 +49,7 @@ def write_trials(file: Path, trials: list[FrozenTrial], keys: list[str]) -> None
 
 def state_of(trial: FrozenTrial) -> str:
     """What became of a trial, in a word."""
-    if trial.state.name == "FAIL":
-        return "failed" if SECONDS in trial.user_attrs else "interrupted"
-    return trial.state.name.lower()
+    return {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
 
 
 def write_best(file: Path, tree: dict[str, Any], about: list[str]) -> None:

@@ -18,7 +18,7 @@ from recsys_spark.training.loop import best_epoch
 from recsys_spark.tuning.inputs import make_job
 from recsys_spark.tuning.results import BEST, TRIALS, state_of, write_best, write_trials
 from recsys_spark.tuning.space import Values, changed, to_values, with_values
-from recsys_spark.tuning.study import SECONDS, ask, finished
+from recsys_spark.tuning.study import ask, finished, interrupt
 from recsys_spark.tuning.training import Judge, Trained, TrainingError, train
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Search:
             trial.set_user_attr("error", str(error))
             self._end(trial, None, TrialState.FAIL, began)
         except BaseException:  # SIGTERM, Ctrl-C, or a metric that the training has not
-            self.study.tell(trial, state=TrialState.FAIL)
+            interrupt(self.study, trial.number)
             self._write()
             raise
         else:
@@ -161,7 +161,7 @@ class Search:
         return figures[self.tuning.metric]
 
     def _end(self, trial: Trial, value: float | None, state: TrialState, began: float) -> None:
-        trial.set_user_attr(SECONDS, round(time.monotonic() - began, 1))
+        trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
         self.study.tell(trial, value, state)
 
     def _tell(self, name: str, number: int) -> None:
@@ -170,13 +170,13 @@ class Search:
         error = f" ({trial.user_attrs['error']})" if "error" in trial.user_attrs else ""
         best, done = self.best(), finished(self.study)
         so_far = "" if best is None else f" · best {best.value:.5g} (trial {best.number})"
-        seconds = trial.user_attrs[SECONDS]
-        left = fmean(each.user_attrs[SECONDS] for each in done) * max(self.tuning.trials - len(done), 0)
+        seconds = trial.user_attrs["seconds"]
+        left = fmean(each.user_attrs["seconds"] for each in done) * max(self.tuning.trials - len(done), 0)
         say(f"{name}: {state_of(trial)}{value}{error}{so_far} · {seconds:.0f} s · {left:,.0f} s left")
 
     def _write(self) -> None:
         """Bring the tables that people read up to date."""
-        write_trials(self.folder / TRIALS, self.study.get_trials(deepcopy=False), list(self.tuning.space))
+        write_trials(self.folder / TRIALS, self.study, list(self.tuning.space))
         best = self.best()
         if best is None:
             return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 DATABASE = "study.db"  # SQLite, in the study's folder
-SECONDS = "seconds"  # attribute of a trial that came to its own end; without it, it was interrupted
+_INTERRUPTED = "interrupted"  # attribute of the study: trials that were stopped from outside and are drawn again
 _REDUCTION = 3  # of the pruner halving
 
 
@@ -77,7 +77,7 @@ def open_study(name: str, folder: Path, tuning: Tuning, begun_with: dict[str, An
         study = _create(name, storage, tuning)
     study.set_user_attr("begun_with", begun_with)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # its process was killed
+        interrupt(study, trial.number)  # its process was killed
     return study
 
 
@@ -109,8 +109,22 @@ def what_decides(tuning: Tuning, settings: Settings, plan: Plan, seeds: list[int
 
 def finished(study: Study) -> list[FrozenTrial]:
     """Trials that have come to their own end: complete, pruned or failed, but not interrupted."""
+    stopped = interrupted(study)
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.state.is_finished() and SECONDS in trial.user_attrs]
+    return [trial for trial in trials if trial.state.is_finished() and trial.number not in stopped]
+
+
+def interrupted(study: Study) -> set[int]:
+    """Numbers of the trials that were stopped from outside."""
+    return set(study.user_attrs.get(_INTERRUPTED, []))
+
+
+def interrupt(study: Study, number: int) -> None:
+    """Note that a trial was stopped from outside. It is kept, but counts for nothing."""
+    from optuna.trial import TrialState
+
+    study.set_user_attr(_INTERRUPTED, sorted({*interrupted(study), number}))
+    study.tell(number, state=TrialState.FAIL)
 
 
 def ask(study: Study, tuning: Tuning, settings: Settings) -> Trial:

@@ -39,7 +39,7 @@ SPACE: dict[str, Any] = {
     "stage": "train-retrieval",
     "metric": "ndcg100_new",
     "trials": 4,
-    "startup_trials": 1,
+    "startup_trials": 2,
     "sampler": "random",
     "sampler_seed": 94,
     "space": {

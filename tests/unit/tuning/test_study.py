@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from recsys_spark.config import Tuning, parse_settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.tuning.results import write_best, write_trials
-from recsys_spark.tuning.study import SECONDS, ask, finished, open_study
+from recsys_spark.tuning.study import ask, finished, interrupt, open_study
 
 TREE: dict[str, Any] = {
     "name": "shop",
@@ -50,7 +50,6 @@ def go_on(folder: Path, trials: int, stop_in: int | None = None, **changes: Any)
         trial = ask(study, asked, SETTINGS)
         if len(finished(study)) == stop_in:
             break
-        trial.set_user_attr(SECONDS, 1.0)
         study.tell(trial, goodness(trial.params))
     return [trial.params for trial in finished(study)]
 
@@ -108,7 +107,6 @@ def test_pruning_begins_where_it_is_asked_to(tmp_path: Path) -> None:
         for epoch in (1, 2):
             good.report(0.5, epoch)
             assert not good.should_prune()
-        good.set_user_attr(SECONDS, 1.0)
         study.tell(good, 0.5)
         bad, found = ask(study, asked, SETTINGS), []
         for epoch in (1, 2):
@@ -126,11 +124,13 @@ def test_all_trials_are_written(tmp_path: Path) -> None:
             trial.report(0.25, 1)
         if value:
             trial.set_user_attr("values", {1: 0.4, 2: 0.6})
-        if len(study.get_trials()) < 4:
-            trial.set_user_attr(SECONDS, 1.5)
+        trial.set_user_attr("seconds", 1.5)
         trial.set_user_attr("error", "it broke, badly" if state == "FAIL" else None)
-        study.tell(trial, value, TrialState[state])
-    write_trials(tmp_path / "trials.csv", study.get_trials(), list(tuning().space))
+        if len(study.get_trials()) < 4:
+            study.tell(trial, value, TrialState[state])
+        else:
+            interrupt(study, trial.number)
+    write_trials(tmp_path / "trials.csv", study, list(tuning().space))
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["state"] for row in rows] == ["complete", "failed", "pruned", "interrupted"]
