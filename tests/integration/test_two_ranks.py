@@ -18,7 +18,7 @@ def _run(case: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("case", ["sums", "updates"])
+@pytest.mark.parametrize("case", ["sums", "updates", "neumf"])
 def test_ranks_agree(case: str) -> None:
     done = _run(case)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
