@@ -178,8 +178,8 @@ class Ranker(Training):
         0.0,
         ge=0,
         lt=1,
-        description="The model that is validated and kept is a moving average over the steps, with so much of it kept at "
-        "each (0.998: about 500 steps); 0: the weights as they are",
+        description="The model that is validated and kept is a moving average over the steps, with so much of it kept "
+        "at each (0.998: about 500 steps); 0: the weights as they are",
     )
     bf16: bool = Field(False, description="Products in bfloat16, on a GPU only")
     stop_on: Literal["logloss", "auc"] = Field(

@@ -21,7 +21,7 @@ def _run(case: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("case", ["sums", "updates", "ranker"])
+@pytest.mark.parametrize("case", ["sums", "updates", "ranker", "neumf"])
 def test_ranks_agree(case: str) -> None:
     done = _run(case)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

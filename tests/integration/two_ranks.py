@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from recsys_spark.config import Ranker
+from recsys_spark.config import Ranker, Retrieval
 from recsys_spark.models.deepfm import DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.training.collective import Alone, HorovodWorld
 from recsys_spark.training.optim import TableUpdates
+from recsys_spark.training.tasks.neumf import NeuMFTask
 from recsys_spark.training.tasks.ranker import RankerTask
 
 
@@ -119,6 +120,24 @@ def waits(world: HorovodWorld) -> None:
     world.sum(torch.ones(1))
 
 
+def neumf(world: HorovodWorld) -> None:
+    """NeuMF's tables and layers too, weight decay included."""
+    counts = np.array([0, 0, 5, 3, 2, 1, 4])
+    settings = Retrieval(model="neumf", loss="bce", negatives=0, dim=3, init_std=0.5, learning_rate=0.01)
+    prior = torch.from_numpy(counts + 0.1).log().float()
+    whole, shared = (NeuMFTask(6, 7, counts, prior, 9, None, settings, each) for each in (Alone(), world))
+    pairs = {"user_index": [2, 2, 3, 5, 4, 5], "item_index": [2, 3, 2, 6, 4, 5], "time": [9] * 6}
+    batch = {name: torch.tensor(values) for name, values in pairs.items()}
+    batch |= {"weight": torch.ones(6), "row_weight": torch.tensor([1.0, 1, 1, 1, 1, 0])}
+    for _ in range(3):
+        whole.step(batch, 0.0)
+        shared.step({name: values[world.rank :: world.size] for name, values in batch.items()}, 0.0)
+    for name, expected in whole.weights().items():
+        found = shared.weights()[name]
+        assert torch.allclose(found, expected, atol=1e-5), name
+        assert torch.equal(world.sum(found), 2 * found), name
+
+
 def dies(world: HorovodWorld) -> None:
     """One rank ends in an error while the other waits for it."""
     if world.rank == 1:
@@ -129,6 +148,6 @@ def dies(world: HorovodWorld) -> None:
 if __name__ == "__main__":
     joined = HorovodWorld()
     assert joined.size == 2
-    cases = {"sums": sums, "updates": updates, "ranker": ranker, "waits": waits, "dies": dies}
+    cases = {"sums": sums, "updates": updates, "ranker": ranker, "neumf": neumf, "waits": waits, "dies": dies}
     cases[sys.argv[1]](joined)
     print(f"rank {joined.rank} of {joined.size} is well")

@@ -38,26 +38,27 @@ def task_of(validation: Validation | None = None, **changes: Any) -> NeuMFTask:
 
 
 def held_out() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], Validation]:
-    """Planted pairs, less one of each user, which is the truth."""
+    """Planted pairs, less a random one of each user, which is the truth."""
     users, items = planted(0)
+    order = np.lexsort((np.random.default_rng(5).random(len(users)), users))
+    users, items = users[order], items[order]
     last = np.append(users[1:] != users[:-1], True)
-    mine = [users[last], items[last]]
-    seen = Rows.from_lists([items[~last & (users == user)] for user in mine[0]])
-    return users[~last], items[~last], Validation(mine[0], seen, Rows.from_lists([[item] for item in mine[1]]))
+    seen = Rows.from_lists([items[~last & (users == user)] for user in users[last]])
+    truth = Rows.from_lists([[item] for item in items[last]])
+    return users[~last], items[~last], Validation(users[last], seen, truth)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "bce", "squared", "bpr"])
-@pytest.mark.parametrize("negatives", [0, 20])
-def test_the_planted_taste_is_found_which_popularity_does_not_know(negatives: int, loss: str) -> None:
+@pytest.mark.parametrize(("loss", "negatives"), [("bce", 20), ("bce", 0), ("softmax", 20), ("bpr", 20)])
+def test_the_planted_taste_is_found_which_popularity_does_not_know(loss: str, negatives: int) -> None:
     users, items, validation = held_out()
-    task = task_of(validation, negatives=negatives, loss=loss)
+    task = task_of(validation, loss=loss, negatives=negatives, weight_decay=0.02, learning_rate=0.03)
     knows_popularity_only = task.validate()  # the vectors are small, the biases are the prior
     task.begin(0)
-    for _ in range(150):
+    for _ in range(60):
         task.step(batch_of(users, items, padding=3), 0.0)
     after = task.validate()
     assert after.keys() == {"ndcg5_new", "recall5_new"}
-    assert after[task.metric] > 1.5 * knows_popularity_only[task.metric]
+    assert after[task.metric] > 2 * knows_popularity_only[task.metric]
 
 
 def test_a_step_changes_the_rows_of_its_batch_and_all_layers() -> None:
