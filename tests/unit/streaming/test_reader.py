@@ -259,9 +259,9 @@ def test_no_thread_outlives_an_epoch_that_is_left(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     batches = stream.epoch(0)
     next(batches)
-    assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) - before
     batches.close()
-    assert set(threading.enumerate()) == before
+    assert not set(threading.enumerate()) - before  # one of an earlier test may have ended by now
 
 
 def test_memory_is_flat_over_epochs(tmp_path: Path) -> None:
