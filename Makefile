@@ -70,6 +70,14 @@ bench-demo: demo-data ## time and memory of each stage; BENCH_SCALE=small (defau
 bench-data: setup ## cleaning and features on generated logs, beside polars and duckdb; BENCH_SCALE=small or full
 	@$(IN_VENV) python tests/benchmarks/bench_data.py
 
+.PHONY: bench-sharded
+bench-sharded: setup ## matrix factorization, users dealt out to two ranks: memory, speed, traffic; BENCH_SCALE=small or full
+	@$(IN_VENV) python tests/benchmarks/bench_sharded.py
+
+.PHONY: bench-train
+bench-train: setup ## training speed beside peers (REPRODUCE_DATA=FOLDER BENCH_SCALE=small|full BENCH_ONLY=part,part)
+	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" python tests/benchmarks/bench_train.py
+
 .PHONY: reproduce-ncf reproduce-gowalla reproduce-ctr
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)

@@ -7,6 +7,7 @@ what is known not to work.
 
     pip install -c constraints.txt .            # the Spark side
     pip install -c constraints.txt .[train]     # + training (Horovod must be built first: `make setup`)
+    pip install -c constraints.txt .[tune]      # + recsys-spark tune; .[mlflow]: + trainings told to MLflow
     make setup                                  # all of it, into .venv
 """
 
@@ -33,6 +34,10 @@ TRAIN = [
     "scipy>=1.11",
 ]
 
+TUNE = ["optuna>=4.4"]  # recsys-spark tune
+
+MLFLOW = ["mlflow-skinny>=3.1", "sqlalchemy>=2", "alembic>=1.13"]  # setting 'tracking'; the last two for sqlite: URIs
+
 REPORT = ["jinja2>=3.1", "matplotlib>=3.8"]
 
 TEST = [
@@ -46,11 +51,22 @@ TEST = [
     "duckdb>=1.2",
 ]
 
+BENCH = ["deepctr-torch>=0.3"]  # what `make bench-train` compares with, beside implicit
+
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "nbconvert>=7.16", "ipykernel>=6.29"]
 
 LINT = ["ruff>=0.9", "mypy>=1.14", "types-PyYAML", "types-psutil", "pandas-stubs>=2.2,<3"]
 
-EXTRAS = {"train": TRAIN, "report": REPORT, "test": TEST, "notebook": NOTEBOOK, "lint": LINT}
+EXTRAS = {
+    "train": TRAIN,
+    "tune": TUNE,
+    "mlflow": MLFLOW,
+    "report": REPORT,
+    "test": TEST,
+    "bench": BENCH,
+    "notebook": NOTEBOOK,
+    "lint": LINT,
+}
 
 setup(
     name="recsys_spark",

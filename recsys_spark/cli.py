@@ -3,6 +3,7 @@
 recsys-spark run --config jobs/conf/complete_journey.yaml --date 2017-12-31    the whole night
 recsys-spark train-ranker --config ... --date ... --force                      one stage, again
 recsys-spark show --user 1                                                     one person's list, in words
+recsys-spark tune --config ... --date ... --space jobs/conf/tune_ranker.yaml   better settings for a training
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from datetime import date as Date
 from typing import Annotated
 
 import typer
 
 from recsys_spark.config import Settings, load_settings
+from recsys_spark.cuts import check_day
 from recsys_spark.errors import RecsysError
 from recsys_spark.generator.command import generate
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import TableStore
+from recsys_spark.tracking import check_tracking
+from recsys_spark.tuning.command import tune
 
 DEFAULT_CONFIG = "jobs/conf/complete_journey.yaml"
 
@@ -116,23 +119,20 @@ def _stage_command(name: str) -> Callable[..., None]:
 
 for _name in STAGES:
     app.command(_name)(_stage_command(_name))
+app.command()(tune)
 app.command()(generate)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
     if date is not None:
-        try:
-            canonical = Date.fromisoformat(date).isoformat() == date  # "20240310" is a day too, but not a folder's name
-        except ValueError:
-            canonical = False
-        if not canonical:
-            raise RecsysError(f"'{date}' is no day", "--date", "Write it as YYYY-MM-DD.")
+        check_day(date)
     return load_settings(config, change)
 
 
 def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -> None:
     from recsys_spark.spark import make_session
 
+    check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
     spark = make_session(settings)
     try:

@@ -30,6 +30,7 @@ TIME = "time"  # event time in whole seconds since 1970-01-01 UTC
 SPLIT = "split"
 CUT = "cut"
 TARGET = "target"
+OFFSET = "offset"  # added to a ranker's logit in training
 GIVEN = "given"  # kind of labels that stand in the log
 ITEMS = "items"
 TIMES = "times"

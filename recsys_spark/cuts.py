@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Split
+from recsys_spark.errors import RecsysError
 
 VALID, TEST, FINAL = "valid", "test", "final"
 
@@ -60,6 +61,22 @@ def cuts(dt: str, split: Split) -> list[Cut]:
         for i in range(1, split.ranker_windows)
     ]
     return [*training, Cut(VALID, test - step, test), Cut(TEST, test, end), Cut(FINAL, end, end)]
+
+
+def check_day(text: str) -> None:
+    """See that a day is written as its folder is named: "20240310" is a day too, but no folder's name.
+
+    Raises
+    ------
+    RecsysError
+        It is not.
+    """
+    try:
+        canonical = date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        canonical = False
+    if not canonical:
+        raise RecsysError(f"'{text}' is no day", "--date", "Write it as YYYY-MM-DD.")
 
 
 def turns(all_cuts: Iterable[Cut]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
+from recsys_spark.tracking import add_report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,4 +70,6 @@ def run_stages(
     with writer_lock(TableStore(settings.root).storage):
         for stage in chosen:
             written |= run_stage(stage, spark, settings, dt, run_id, force)
+    if "report" in written:
+        add_report(settings, TableStore(settings.root), dt)
     return written

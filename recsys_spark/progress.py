@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,7 +16,15 @@ def say(message: str) -> None:
     print(f"[{time.monotonic() - _STARTED:6.1f} s] {message}", flush=True)
 
 
-def track(each: Iterable[T], total: int, what: str, show: bool = True, every: float = 10.0) -> Iterator[T]:
+def track(
+    each: Iterable[T],
+    total: int,
+    what: str,
+    show: bool = True,
+    every: float = 10.0,
+    first: int = 0,
+    note: Callable[[], str] | None = None,
+) -> Iterator[T]:
     """Yield the elements and tell how far it is.
 
     Parameters
@@ -30,23 +38,28 @@ def track(each: Iterable[T], total: int, what: str, show: bool = True, every: fl
         False on every rank but the first.
     every : float
         Seconds between plain lines where there is no terminal.
+    first : int
+        Elements of the total that were done before.
+    note : callable, optional
+        What else to tell, in place of elements a second.
     """
     if not show:
         yield from each
         return
     terminal = sys.stderr.isatty()
     started = shown = time.monotonic()
-    for done, element in enumerate(each, start=1):
+    for done, element in enumerate(each, start=first + 1):
         yield element
         now = time.monotonic()
         if now - shown < (0.2 if terminal else every) and not (terminal and done == total):
             continue
         shown = now
-        left = (now - started) / done * max(total - done, 0)
-        line = f"{what}: {done}/{total} · {done / (now - started):.1f}/s · {left:.0f} s left"
+        rate = (done - first) / max(now - started, 1e-9)
+        told = note() if note else f"{rate:.1f}/s"
+        line = f"{what}: {done}/{total} · {told} · {max(total - done, 0) / rate:.0f} s left"
         if terminal:
             filled = int(24 * done / max(total, 1))
-            print(f"\r{'#' * filled}{'.' * (24 - filled)} {line}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K{'#' * filled}{'.' * (24 - filled)} {line}", end="", file=sys.stderr, flush=True)
         else:
             say(line)
     if terminal:

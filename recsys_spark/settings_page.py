@@ -7,27 +7,29 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from recsys_spark.config import Settings
+from recsys_spark.config import Settings, Tuning
 
 
 def settings_page() -> str:
-    """Every key with type, default and meaning, section by section, as Markdown."""
+    """Every key with type, default and meaning, section by section, as Markdown; then those of a search's file."""
     lines: list[str] = []
     _section(Settings, "", lines)
+    lines += ["## The file of `recsys-spark tune --space`", ""]
+    _section(Tuning, "", lines, "tune")
     return "\n".join(lines)
 
 
-def _section(model: type[BaseModel], prefix: str, lines: list[str]) -> None:
+def _section(model: type[BaseModel], prefix: str, lines: list[str], name: str = "settings") -> None:
     about = (model.__doc__ or "").strip().splitlines()[0]
-    lines += [f"### `{prefix or 'settings'}`", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|"]
+    lines += [f"### `{prefix or name}`", "", about, "", "| key | type | default | meaning |", "|---|---|---|---|"]
     nested: list[tuple[str, type[BaseModel]]] = []
-    for name, field in model.model_fields.items():
+    for key, field in model.model_fields.items():
         inner = _model_of(field.annotation)
         if inner is not None:
-            nested.append((f"{prefix}.{name}".lstrip("."), inner))
+            nested.append((f"{prefix}.{key}".lstrip("."), inner))
         default = "required" if field.is_required() else _default(field)
         meaning = (field.description or (f"see `{nested[-1][0]}`" if inner else "")).replace("|", "\\|")
-        lines.append(f"| `{name}` | {_type(field.annotation)} | {default} | {meaning} |")
+        lines.append(f"| `{key}` | {_type(field.annotation)} | {default} | {meaning} |")
     lines.append("")
     for path, inner in nested:
         _section(inner, path, lines)

@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage's function is given.
+class Plan:
+    """What decides the outputs of a stage.
 
     Parameters
     ----------
-    spark : SparkSession
     settings : Settings
     store : TableStore
     dt : str
@@ -44,12 +43,18 @@ class Work:
         The runs it reads, by table.
     """
 
-    spark: SparkSession
     settings: Settings
     store: TableStore
     dt: str
     stamp: Stamp
     inputs: dict[str, Manifest]
+
+
+@dataclass(frozen=True)
+class Work(Plan):
+    """What a stage's function is given: the plan, and the session that does it."""
+
+    spark: SparkSession
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def run_stage(
         The outputs, by table.
     """
     store = TableStore(settings.root)
-    inputs = _inputs(stage, store, dt)
+    inputs = needed_inputs(stage, store, dt)
     stamp = _stamp(stage, spark, settings, dt, run_id or new_run_id(), inputs)
     if not (force or stage.always):
         finished = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
@@ -133,7 +138,7 @@ def run_stage(
     spark.sparkContext.setJobGroup(stage.name, stage.does)
     try:
         with PeakMemory() as memory:
-            written = stage.run(Work(spark, settings, store, dt, stamp, inputs))
+            written = stage.run(Work(settings, store, dt, stamp, inputs, spark))
     finally:
         spark.catalog.clearCache()
     outputs = _show(stage, store, {manifest.table: manifest for manifest in written})
@@ -147,12 +152,19 @@ def run_stage(
 def finished(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> dict[str, Manifest]:
     """Complete outputs of a stage for the settings and inputs as they are now, whether readers see them or not."""
     store = TableStore(settings.root)
-    stamp = _stamp(stage, spark, settings, dt, "", _inputs(stage, store, dt))
+    stamp = _stamp(stage, spark, settings, dt, "", needed_inputs(stage, store, dt))
     found = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
     return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
-def _inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
+def needed_inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
+    """Runs that a stage would read: those that readers of the day see, whole.
+
+    Raises
+    ------
+    RecsysError
+        One is missing or damaged.
+    """
     inputs = {name: store.need(name, dt) for name in stage.inputs}
     for manifest in inputs.values():
         damaged = store.damage(manifest)

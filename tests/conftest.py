@@ -77,7 +77,7 @@ SettingsFactory = Callable[..., Settings]
 
 
 # files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
-NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "kill", "local", "notebook")}
+NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "kill", "local", "notebook", "tracking", "tune")}
 
 
 @pytest.hookimpl(optionalhook=True)

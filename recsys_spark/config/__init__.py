@@ -20,7 +20,8 @@ from recsys_spark.config.models import (
     Training,
 )
 from recsys_spark.config.settings import Settings
-from recsys_spark.config.where import Launch, Spark
+from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
+from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
     "Candidates",
@@ -34,6 +35,7 @@ __all__ = [
     "InteractionsInput",
     "Labels",
     "Launch",
+    "Parameter",
     "Privacy",
     "Publish",
     "Ranker",
@@ -44,7 +46,10 @@ __all__ = [
     "Settings",
     "Spark",
     "Split",
+    "Tracking",
     "Training",
+    "Tuning",
     "load_settings",
+    "load_tuning",
     "parse_settings",
 ]

@@ -141,7 +141,12 @@ class Features(Section):
         description="Shuffle the retrieval model's examples user by user, not pair by pair: a batch then holds whole "
         "users, whose pairs share their scores (few users, long histories, or the whole catalogue as negatives)",
     )
-    min_row_groups: int = Field(4, ge=1, description="Row groups at least; there are never fewer than launch.ranks")
+    min_row_groups: int = Field(
+        4,
+        ge=1,
+        description="Row groups at least; of the retrieval model's examples, which are apart by user buckets, there "
+        "are at least four a rank too, if there are so many buckets",
+    )
     min_user_events: int = Field(
         0, ge=0, description="Events until a user gets an index, and then keeps it; 0: all users that a table names"
     )

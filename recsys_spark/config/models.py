@@ -16,12 +16,46 @@ class Training(Section):
     batch_size: int = Field(4096, ge=1, description="Rows of one rank's step")
     learning_rate: float = Field(gt=0)
     patience: int = Field(2, ge=1, description="Epochs without a better validation figure before it stops")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "linear",
+        description="Learning rate over the run: full for a sixth of the steps and then down to 0 in a line; down to 0 "
+        "along half a cosine; full throughout",
+    )
+    warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of the steps in which the rate rises from 0")
+    clip_norm: float | None = Field(
+        None, gt=0, description="Length of the gradient at most, of all parameters and ranks together; null: any"
+    )
+    exchange: Literal["auto", "sparse", "dense"] = Field(
+        "auto",
+        description="How sparse gradients travel between ranks: the touched rows, whole tables, or for each table what "
+        "sends less",
+    )
     seed: int = 1
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, description="Newest checkpoints that stay; the best epoch's stays too")
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="Minutes of training within an epoch after which a checkpoint is written"
+    )
+    read_timeout: float = Field(600.0, gt=0, description="Seconds without a batch from the reader after which it ends")
+
+
+class NeuMF(Section):
+    """The MLP of a NeuMF; its GMF part has the vectors that matrix factorization has."""
+
+    mlp_dim: int = Field(32, ge=1, description="Length of the MLP's own vectors of users and items")
+    hidden: list[Annotated[int, Field(ge=1)]] = Field([64, 32, 16], min_length=1, description="Widths of its layers")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of a layer's numbers left out in training")
+    learning_rate: float = Field(0.003, gt=0, description="Step of Adam, on the layers")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled, on the layers; the vectors' is that of retrieval")
 
 
 class Retrieval(Training):
-    """Matrix factorization."""
+    """The model that finds candidates."""
+
+    model: Literal["mf", "neumf"] = Field(
+        "mf",
+        description="Matrix factorization; or NeuMF, which has no vectors: no stage after train-retrieval takes it",
+    )
+    neumf: NeuMF = NeuMF()
 
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     refit_epochs: int = Field(
@@ -30,7 +64,10 @@ class Retrieval(Training):
         description="Passes of the refit at each later cut, on from the one before; 0: begin anew there, "
         "with as many passes as were best at the first cut",
     )
-    learning_rate: float = Field(0.01, gt=0, description="Step of Adam, on the rows of a batch")
+    learning_rate: float = Field(0.01, gt=0, description="Step of the optimizer, on the rows of a batch")
+    optimizer: Literal["adam", "rowwise_adagrad"] = Field(
+        "adam", description="Lazy Adam, or Adagrad with one number of state a row, on the rows of a batch"
+    )
     dim: int = Field(64, ge=1, description="Length of the vectors")
     loss: Literal["softmax", "bce", "squared", "bpr"] = Field(
         "softmax", description="Each user's items against shared ones: softmax, logistic, squared or one by one"
@@ -41,16 +78,40 @@ class Retrieval(Training):
     negative_power: float = Field(
         0.5, ge=0, le=2, description="A number of them is drawn by popularity to this power; 0: evenly"
     )
+    uniform_share: float = Field(0.0, ge=0, le=1, description="Share of that number that is drawn evenly instead")
+    in_batch: bool = Field(False, description="The items of a batch's pairs are negatives of its other users too")
     negative_weight: float = Field(8.0, gt=0, description="For bce and squared: negatives that go with a positive")
     temperature: float | None = Field(
         None, gt=0, description="Score by cosine over this temperature; without it by the dot product"
+    )
+    history: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a user's vector that is the mean of his items' vectors (needs features.whole_users)",
     )
     bias: bool = Field(True, description="Score items by a bias too, which begins with their popularity")
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
+    shard_users: bool = Field(
+        True,
+        description="Each rank holds the vectors of its own users only and reads their examples: no user vector goes "
+        "from rank to rank. Without it all ranks hold all users",
+    )
     validation_users: int = Field(2_000, ge=1, description="Users of the validation ranking, at most")
     validation_k: int = Field(100, ge=1, description="Length of the lists of the validation ranking")
+    stop_on: Literal["ndcg_new", "recall_new"] = Field(
+        "ndcg_new", description="Validation figure that chooses the number of epochs"
+    )
+
+    @model_validator(mode="after")
+    def _neumf_has_no_cosine_and_no_history(self) -> Retrieval:
+        if self.model == "neumf" and self.temperature is not None:
+            raise ValueError("temperature: NeuMF's score is no cosine; leave it out, or choose model: mf")
+        if self.model == "neumf" and self.history:
+            raise ValueError("history: NeuMF's users have vectors of their own only; leave it out, or choose model: mf")
+        return self
 
 
 class Candidates(Section):
@@ -92,22 +153,38 @@ class Ranker(Training):
     learning_rate: float = Field(0.002, gt=0, description="Step of AdamW")
     dim: int = Field(8, ge=1, description="Length of a field's embedding")
     hidden: list[Annotated[int, Field(ge=1)]] = Field([128, 64], description="Widths of the deep part's layers")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.1, ge=0, lt=1, description="Of the deep part's hidden units")
+    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="Of the numbers of the fields' embeddings")
+    embedding_optimizer: Literal["adamw", "lazy_adam", "rowwise_adagrad"] = Field(
+        "adamw", description="AdamW over whole embedding tables, or an optimizer of the rows of a batch, for large ones"
+    )
+    embedding_learning_rate: float | None = Field(
+        None, gt=0, description="Step of the rows of a batch; null: learning_rate"
+    )
     buckets: int = Field(16, ge=2, description="Quantile buckets of a pair feature")
     embedding_decay: float = Field(10.0, ge=0, description="Decoupled weight decay of the embeddings")
-    embedding_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout of the embeddings, before FM and deep part")
     id_l2: float = Field(0.0, ge=0, description="L2 on the vectors of ids, once for each row of a batch that uses one")
-    averaging: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="The model that is validated and kept is a moving average over the steps, with so much of "
-        "it kept at each (0.998: about 500 steps); 0: the weights as they are",
-    )
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
     ids: list[Literal["user", "item"]] = Field([], description="Ids that are fields of the model, as the features are")
     refit: bool = Field(True, description="Fit anew on the validation part too, once the number of passes is chosen")
     negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
+    hard_negatives: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Part of that share that is the top of the retrieved list; the rest is drawn evenly",
+    )
+    average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="The model that is validated and kept is a moving average over the steps, with so much of it kept "
+        "at each (0.998: about 500 steps); 0: the weights as they are",
+    )
+    bf16: bool = Field(False, description="Products in bfloat16, on a GPU only")
+    stop_on: Literal["logloss", "auc"] = Field(
+        "logloss", description="Validation figure that chooses the number of epochs"
+    )
 
 
 class Evaluate(Section):

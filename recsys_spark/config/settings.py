@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import reduce
+from operator import getitem
 
 from pydantic import Field, model_validator
 
@@ -13,7 +15,7 @@ from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.input import Input
 from recsys_spark.config.models import Candidates, Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
-from recsys_spark.config.where import Launch, Spark
+from recsys_spark.config.where import Launch, Spark, Tracking
 
 
 class Settings(Section):
@@ -38,6 +40,7 @@ class Settings(Section):
     report: Report = Report()
     launch: Launch = Launch()
     spark: Spark = Spark()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _feature_names(self) -> Settings:
@@ -90,8 +93,23 @@ class Settings(Section):
             raise ValueError(f"features.group: {unknown} are no item features of kind category {categories}")
         return self
 
+    @model_validator(mode="after")
+    def _histories_are_whole(self) -> Settings:
+        if self.retrieval.history and not self.features.whole_users:
+            raise ValueError(
+                "retrieval.history needs features.whole_users: a batch must hold a user's items together, "
+                "or a pair alone would be its own history"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hard_negatives_are_candidates(self) -> Settings:
+        if self.labels.kind == "given" and self.ranker.hard_negatives:
+            raise ValueError("ranker.hard_negatives needs labels.kind candidates: labels that are given are all kept")
+        return self
+
     def section_hash(self, *sections: str) -> str:
-        """Hash of the named sections, to tell whether a finished stage still matches the settings."""
+        """Hash of sections, or keys (``ranker.seed``): it tells whether a finished stage still matches the settings."""
         values = self.model_dump(mode="json")
-        chosen = {name: values[name] for name in sections}
+        chosen = {name: reduce(getitem, name.split("."), values) for name in sections}
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]

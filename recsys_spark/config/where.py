@@ -20,6 +20,9 @@ class Launch(Section):
     hosts: str | None = Field(None, description="horovodrun's hosts, such as 'a:2,b:2'; this machine by default")
     threads: int = Field(1, ge=1, description="Torch threads of a rank")
     start_timeout: int = Field(120, ge=1, description="Seconds until all ranks must have started")
+    stall_timeout: int = Field(
+        1800, ge=1, description="Seconds that a rank may keep the others waiting before all of them are ended"
+    )
 
     @model_validator(mode="after")
     def _local_is_one(self) -> Launch:
@@ -35,3 +38,14 @@ class Spark(Section):
     driver_memory: str = Field("2g", description="Java heap of the driver; in local mode it is the whole job's")
     shuffle_partitions: int = Field(8, ge=1)
     conf: dict[str, str] = Field({})
+
+
+class Tracking(Section):
+    """An MLflow server or store that trainings are told to, beside their TensorBoard curves (extra `mlflow`)."""
+
+    mlflow_uri: str | None = Field(
+        None,
+        description="Tracking URI, such as http://HOST:5000 or sqlite:////path/mlflow.db; none: MLflow is not used. "
+        "User and password belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    )
+    experiment: str = Field("recsys_spark", min_length=1, description="MLflow experiment; made where it is not there")

@@ -6,42 +6,96 @@ pairs, so that a batch of whole users costs one matrix product, however many pai
 The scores [U, K] are never kept: some users at a time, they are computed, turned into their gradients where they lie,
 and multiplied on into the gradients of the vectors, all in one buffer that stays in the processor's cache. Autograd
 would write and read six or more copies of the block.
+
+A loss does not know where the scores come from: from vectors (``Block``), or from another model's ``Rivals``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
-_BUFFER = 1 << 20  # scores at a time: 4 MiB
+_BUFFER = 1 << 20  # scores at a time: 4 MiB, which stay in a processor's cache
+_BUFFER_OF_A_GPU = 1 << 26  # 256 MiB: fewer, larger kernels
 
 # scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
 # weight [b], owner [b] (row of the scores) and place [b]; gives the loss, and the gradients of the pairs' scores [b]
 Part = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-@dataclass(frozen=True)
-class Block:
-    """B pairs of U users, and K shared items.
+class Walk(Protocol):
+    """Scores of some users of a block at a time, and the way back from their gradients."""
 
-    Parameters
+    rows: int  # users at a time
+
+    def score(self, start: int, stop: int) -> Tensor:
+        """Scores of users ``start`` to ``stop`` with the K shared items, float32 [u, K]; they may be overwritten."""
+
+    def spread(self, start: int, stop: int, gradient: Tensor) -> None:
+        """Add up what the gradients [u, K] of the scores that were given last do to the inputs."""
+
+    def gradients(self) -> list[Tensor]:
+        """Gradient of each of the block's inputs."""
+
+
+class Rivals(ABC):
+    """B pairs of U users, and K items that all the users are compared with.
+
+    Attributes
     ----------
-    user : float32 [U, D]
-    item : float32 [K, D]
-    bias : float32 [K]
-        Score of user u and shared item k: ``user[u] · item[k] + bias[k]``.
     owner : int64 [B]
         Row of each pair's user.
     place : int64 [B]
         Place of each pair's item among the shared ones; -1 where it is not one of them.
     outside : float32 [O]
         Scores of the O pairs whose items are not among the shared ones, in their order.
+    """
+
+    owner: Tensor
+    place: Tensor
+    outside: Tensor
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """U and K."""
+
+    @abstractmethod
+    def inputs(self) -> list[Tensor]:
+        """Tensors, beside ``outside``, that the scores are made of."""
+
+    @abstractmethod
+    def at(self, owner: Tensor, place: Tensor) -> Tensor:
+        """Scores, float32 [B], of users (their rows) with shared items (their places), int64 [B] both."""
+
+    @abstractmethod
+    def walk(self) -> Walk:
+        """Begin to score the users, some at a time."""
+
+    def positive(self) -> Tensor:
+        """Score of each pair, float32 [B], by a product of its own."""
+        inside = self.at(self.owner, self.place.clamp_min(0))
+        return inside.masked_scatter(self.place < 0, self.outside)
+
+
+@dataclass(frozen=True)
+class Block(Rivals):
+    """Score of user u and shared item k: ``user[u] · item[k] + bias[k]``.
+
+    Parameters
+    ----------
+    user : float32 [U, D]
+    item : float32 [K, D]
+    bias : float32 [K]
+    owner, place, outside
+        See ``Rivals``.
     """
 
     user: Tensor
@@ -51,14 +105,51 @@ class Block:
     place: Tensor
     outside: Tensor
 
-    def positive(self) -> Tensor:
-        """Score of each pair, float32 [B], by a product of its own."""
-        shared = self.place.clamp_min(0)
-        inside = (self.user[self.owner] * self.item[shared]).sum(1) + self.bias[shared]
-        return inside.masked_scatter(self.place < 0, self.outside)
+    @property
+    def size(self) -> tuple[int, int]:
+        """U and K."""
+        return len(self.user), len(self.item)
+
+    def inputs(self) -> list[Tensor]:
+        """Vectors and biases."""
+        return [self.user, self.item, self.bias]
+
+    def at(self, owner: Tensor, place: Tensor) -> Tensor:
+        """Scores of some users with some items."""
+        return (self.user[owner] * self.item[place]).sum(1) + self.bias[place]
+
+    def walk(self) -> Walk:
+        """By matrix products."""
+        return _Products(self.user, self.item, self.bias)
 
 
-def softmax(block: Block, expected: Tensor, weight: Tensor) -> Tensor:
+class _Products:
+    """See ``Walk``; all in one buffer."""
+
+    def __init__(self, user: Tensor, item: Tensor, bias: Tensor) -> None:
+        self.user, self.item, self.bias = user, item, bias
+        scores_at_once = _BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU
+        self.rows = max(1, min(len(user), scores_at_once // max(1, len(item))))
+        self.buffer = item.new_empty(self.rows, len(item))
+        self.of_user, self.of_item, self.of_bias = (
+            torch.empty_like(user),
+            torch.zeros_like(item),
+            torch.zeros_like(bias),
+        )
+
+    def score(self, start: int, stop: int) -> Tensor:
+        return torch.addmm(self.bias, self.user[start:stop], self.item.T, out=self.buffer[: stop - start])
+
+    def spread(self, start: int, stop: int, gradient: Tensor) -> None:
+        torch.mm(gradient, self.item, out=self.of_user[start:stop])
+        self.of_item.addmm_(gradient.T, self.user[start:stop])
+        self.of_bias += gradient.sum(0)
+
+    def gradients(self) -> list[Tensor]:
+        return [self.of_user, self.of_item, self.of_bias]
+
+
+def softmax(block: Rivals, expected: Tensor, weight: Tensor) -> Tensor:
     """Cross entropy of each pair's item against the shared items, less those of the user's own pairs.
 
     Bengio and Senécal 2008: a sampled item's score enters minus the log of its expected count in the draw, so that the
@@ -92,7 +183,7 @@ def softmax(block: Block, expected: Tensor, weight: Tensor) -> Tensor:
     return _over_users(block, weight, part)
 
 
-def cross_entropy(block: Block, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
+def cross_entropy(block: Rivals, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
     """Logistic loss of each pair, and of its user with ``negatives`` random items: the mean over all draws of them.
 
     What drawing ``negatives`` items anew for every pair (He et al. 2017) gives on average, without its noise.
@@ -117,7 +208,7 @@ def cross_entropy(block: Block, share: Tensor, weight: Tensor, negatives: float)
     return _over_users(block, weight, part)
 
 
-def squares(block: Block, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
+def squares(block: Rivals, share: Tensor, weight: Tensor, negatives: float) -> Tensor:
     """Squared distance of each pair's score from 1, and of its user's with ``negatives`` random items from 0.
 
     Hu, Koren and Volinsky 2008, with items weighted by their share in a draw. Parameters as in ``cross_entropy``.
@@ -133,7 +224,7 @@ def squares(block: Block, share: Tensor, weight: Tensor, negatives: float) -> Te
     return _over_users(block, weight, part)
 
 
-def bayesian_ranking(block: Block, rivals: Tensor, weight: Tensor) -> Tensor:
+def bayesian_ranking(block: Rivals, rivals: Tensor, weight: Tensor) -> Tensor:
     """BPR (Rendle et al. 2009): each pair against one random item of the shared ones.
 
     Parameters
@@ -143,16 +234,16 @@ def bayesian_ranking(block: Block, rivals: Tensor, weight: Tensor) -> Tensor:
         Place of each pair's random item among the shared ones; a pair against itself has no gradient.
     weight : float32 [B]
     """
-    rival = (block.user[block.owner] * block.item[rivals]).sum(1) + block.bias[rivals]
-    return (functional.softplus(rival - block.positive()) * weight).sum()
+    behind = block.at(block.owner, rivals) - block.positive()
+    return (functional.softplus(behind) * weight).sum()
 
 
 def _per_user(values: Tensor, owner: Tensor, users: int) -> Tensor:
-    return torch.zeros(users).index_add_(0, owner, values)
+    return values.new_zeros(users).index_add_(0, owner, values)
 
 
-def _over_users(block: Block, weight: Tensor, part: Part) -> Tensor:
-    loss: Tensor = _OverUsers.apply(block.user, block.item, block.bias, block.outside, block, weight, part)
+def _over_users(block: Rivals, weight: Tensor, part: Part) -> Tensor:
+    loss: Tensor = _OverUsers.apply(block, weight, part, block.outside, *block.inputs())
     return loss
 
 
@@ -160,32 +251,27 @@ class _OverUsers(torch.autograd.Function):
     """Loss and gradients, some users at a time; the backward pass only scales what the forward pass has found."""
 
     @staticmethod
-    def forward(
-        ctx: Any, user: Tensor, item: Tensor, bias: Tensor, outside: Tensor, block: Block, weight: Tensor, part: Part
-    ) -> Tensor:
+    def forward(ctx: Any, block: Rivals, weight: Tensor, part: Part, outside: Tensor, *inputs: Tensor) -> Tensor:
         order = torch.argsort(block.owner, stable=True)
         owner, place, weight = block.owner[order], block.place[order], weight[order]
-        scored = torch.zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
-        rows = max(1, min(len(user), _BUFFER // max(1, len(item))))
-        buffer = torch.empty(rows, len(item))
-        of_user, of_item, of_bias = torch.empty_like(user), torch.zeros_like(item), torch.zeros_like(bias)
-        of_pairs, loss = torch.empty(len(order)), torch.zeros(())
-        bounds = torch.searchsorted(owner, torch.arange(0, len(user) + rows, rows)).tolist()
-        for number, start in enumerate(range(0, len(user), rows)):
-            mine, pairs = user[start : start + rows], slice(bounds[number], bounds[number + 1])
-            scores = torch.addmm(bias, mine, item.T, out=buffer[: len(mine)])
+        scored = outside.new_zeros(len(order)).masked_scatter_(block.place < 0, outside)[order]
+        walk, (users, _) = block.walk(), block.size
+        of_pairs, loss = outside.new_empty(len(order)), outside.new_zeros(())
+        starts = torch.arange(0, users + walk.rows, walk.rows, device=owner.device)
+        bounds = torch.searchsorted(owner, starts).tolist()
+        for number, start in enumerate(range(0, users, walk.rows)):
+            stop, pairs = min(start + walk.rows, users), slice(bounds[number], bounds[number + 1])
+            scores = walk.score(start, stop)
             shared = torch.nonzero(place[pairs] >= 0).squeeze(1)
             cells = owner[pairs][shared] - start, place[pairs][shared]
             positive = scored[pairs].index_put((shared,), scores[cells])
             lost, pulled = part(scores, positive, weight[pairs], owner[pairs] - start, place[pairs])
             scores.index_put_(cells, pulled[shared], accumulate=True)
             loss, of_pairs[order[pairs]] = loss + lost, pulled
-            torch.mm(scores, item, out=of_user[start : start + rows])
-            of_item.addmm_(scores.T, mine)
-            of_bias += scores.sum(0)
-        ctx.save_for_backward(of_user, of_item, of_bias, of_pairs[block.place < 0])
+            walk.spread(start, stop, scores)
+        ctx.save_for_backward(of_pairs[block.place < 0], *walk.gradients())
         return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        return (*[scale * gradient for gradient in ctx.saved_tensors], None, None, None)
+        return (None, None, None, *[scale * gradient for gradient in ctx.saved_tensors])

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 FIRST_BUCKET = 1  # 0 is "missing"
 FIRST_LOGIT = -2.0  # most candidates are not taken
@@ -37,7 +36,7 @@ class DeepFMSpec:
     dense : int
         Numbers of users and items that are taken as they are, K.
     embedding_dropout : float
-        Share of the embeddings' values that is dropped, for the FM and the deep part alike.
+        Of the numbers of the fields' vectors, in training.
     """
 
     sizes: list[int]
@@ -80,6 +79,7 @@ class DeepFM(nn.Module):
         self.register_buffer("edges", torch.zeros(spec.numbers, spec.buckets + 1))
         self.embedding = nn.Embedding(sum(sizes), spec.dim)
         self.first = nn.Embedding(sum(sizes), 1)
+        self.drop = nn.Dropout(spec.embedding_dropout)
         self.intercept = nn.Parameter(torch.full((1,), FIRST_LOGIT))
         nn.init.normal_(self.embedding.weight, std=0.05)
         nn.init.zeros_(self.first.weight)
@@ -93,11 +93,17 @@ class DeepFM(nn.Module):
 
     def fit_numbers(self, sample: Tensor) -> None:
         """Set the bucket edges from a sample [B, numbers] of training rows; NaN is missing."""
-        shares = torch.linspace(0, 1, self.spec.buckets + 1, dtype=torch.float64)
+        shares = torch.linspace(0, 1, self.spec.buckets + 1, dtype=torch.float64, device=sample.device)
         for field in range(self.spec.numbers):
             known = sample[:, field][~sample[:, field].isnan()].double()
             if len(known):
                 self.edges[field] = torch.quantile(known[:MOST_SAMPLED], shares).float()
+
+    def touched(self, rows: int) -> int:
+        """Rows of the embedding tables that so many examples use at most, each counted once."""
+        numbers = [(self.spec.buckets + FIRST_BUCKET, 1)] * self.spec.numbers
+        fields = [*zip(self.spec.sizes, self.spec.lengths, strict=True), *numbers]
+        return sum(min(size, rows * length) for size, length in fields)
 
     def forward(
         self,
@@ -124,7 +130,7 @@ class DeepFM(nn.Module):
         float32 [B]
         """
         embedded, linear = self._embed(codes, numbers, weights or [None] * len(codes))  # [B, F, D], [B, F]
-        embedded = functional.dropout(embedded, self.spec.embedding_dropout, self.training)
+        embedded = self.drop(embedded)
         first = linear.sum(1)
         total = embedded.sum(1)
         second = 0.5 * (total.square() - embedded.square().sum(1)).sum(1)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import VALID, Cut, label_cuts
 from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, build_candidates
 from recsys_spark.scoring.labelled import write_labelled
-from recsys_spark.scoring.pairs import feature_names
+from recsys_spark.scoring.pairs import MODEL_RANK, feature_names
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -74,10 +75,12 @@ def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) ->
         retrieved=settings.candidates.retrieved,
         own=own,
         share=settings.ranker.negative_share,
+        hard=settings.ranker.hard_negatives,
         recent_days=settings.features.recent_days,
         numbers=numbers,
     )
     columns = [f"{c.CUT} string", f"{c.USER_INDEX} int", f"{c.ITEM_INDEX} int", f"{c.TARGET} int"]
+    columns += [f"{c.OFFSET} float"] if settings.ranker.hard_negatives else []
     return histories.mapInArrow(make, ", ".join([*columns, *[f"{name} float" for name in numbers]]))
 
 
@@ -87,6 +90,7 @@ def _example_batches(
     retrieved: int,
     own: int,
     share: float,
+    hard: float,
     recent_days: int,
     numbers: list[str],
 ) -> Iterator[pa.RecordBatch]:
@@ -99,16 +103,37 @@ def _example_batches(
             continue
         found = build_candidates(known, load_state(ref), cut.time, retrieved, own, recent_days)
         target = is_in(after, found.rows, found.items)
-        keep = active[found.rows] & (target | (uniform(block.users[found.rows], found.items, cut.time) < share))
+        rate = keep_rates(found.numbers[:, numbers.index(MODEL_RANK)], retrieved, share, hard)
+        keep = active[found.rows] & (target | (uniform(block.users[found.rows], found.items, cut.time) < rate))
         rows, items = found.rows[keep], found.items[keep]
         arrays = {
             c.CUT: pa.array([cut.name] * len(rows), pa.string()),
             c.USER_INDEX: pa.array(block.users[rows], pa.int32()),
             c.ITEM_INDEX: pa.array(items.astype(np.int32)),
             c.TARGET: pa.array(target[keep].astype(np.int32)),
+            **({c.OFFSET: pa.array(np.log(share / rate[keep]).astype(np.float32))} if hard else {}),
             **{name: pa.array(found.numbers[keep, i]) for i, name in enumerate(numbers)},
         }
         yield from pa.table(arrays).to_batches()
+
+
+def keep_rates(rank: NDArray[np.float32], retrieved: int, share: float, hard: float) -> NDArray[np.float64]:
+    """Probability with which a candidate that was not taken is kept as a negative.
+
+    Of about ``share * retrieved`` kept negatives a user, the part ``hard`` is the top of the retrieved list, kept
+    whole; the others are kept evenly. Negatives that the retrieval model finds likely teach the ranker more than most.
+    So that its logits still mean the same for all candidates, those of training are given an offset,
+    log(share / rate): the correction for what a sample keeps (King and Zeng 2001), row by row.
+
+    Parameters
+    ----------
+    rank : float32 [C]
+        1 for the best of a user's retrieved items.
+    retrieved : int
+        Length of the list.
+    share, hard : float
+    """
+    return np.where(rank <= round(hard * share * retrieved), 1.0, share * (1.0 - hard))
 
 
 def _union(frames: list[DataFrame]) -> DataFrame:
@@ -122,7 +147,8 @@ STAGE = Stage(
     name="candidates",
     does="candidates and pair features of the label windows, or the labels given, for the ranker",
     run=write_ranker_examples,
-    sections=("split", "features", "labels", "candidates", "score", "ranker"),
+    # of the ranker only what is read above: other settings of it change no candidate
+    sections=("split", "features", "labels", "candidates", "score", "ranker.negative_share", "ranker.hard_negatives"),
     inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model", "labels"),
     outputs=("ranker_examples",),
 )

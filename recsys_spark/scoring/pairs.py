@@ -26,7 +26,8 @@ PER_GROUP = ["decayed_90", "share", "lift", "days_since", "items", "item_share"]
 USER = ["user_visits_recent", "user_visits_long", "user_days_since", "user_items", "user_basket", "user_new_share"]
 ITEM = ["item_users", "item_recent", "item_newest", "item_first", "item_trend", "item_trend_newest", "item_repeat"]
 ITEM += ["item_age"]
-MODEL = ["mf_dot", "mf_score", "mf_rank"]
+MODEL_RANK = "mf_rank"
+MODEL = ["mf_dot", "mf_score", MODEL_RANK]
 
 
 def feature_names(features: Features) -> list[str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recsys_spark import columns as c
 from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
+from recsys_spark.errors import RecsysError
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
 from recsys_spark.tables.storage import Storage
@@ -87,7 +88,21 @@ class ItemState:
 
 
 def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Features) -> StateRef:
-    """Reference from a stage's inputs."""
+    """Reference from a stage's inputs.
+
+    Raises
+    ------
+    RecsysError
+        The retrieval model has no vectors, which are what exact top-k works on.
+    """
+    model = inputs["retrieval_model"].extra.get("model", "mf")
+    if model != "mf":
+        raise RecsysError(
+            f"the retrieval model of {inputs['retrieval_model'].dt} is '{model}', which has no vectors to find "
+            "candidates by",
+            "setting 'retrieval.model'",
+            "Set it to mf and run train-retrieval again; other models only train and are compared.",
+        )
     return StateRef(
         root=root,
         item_stats=inputs["item_stats"].folder,

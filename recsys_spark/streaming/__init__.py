@@ -1,5 +1,6 @@
 """Examples to batches of tensors. The only place that names Petastorm."""
 
+from recsys_spark.streaming.ownership import deal_groups, owned_shards
 from recsys_spark.streaming.reader import ExampleStream, Shard, sample_rows, shards
 
-__all__ = ["ExampleStream", "Shard", "sample_rows", "shards"]
+__all__ = ["ExampleStream", "Shard", "deal_groups", "owned_shards", "sample_rows", "shards"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -96,3 +97,22 @@ def save_array(storage: Storage, relative: str, values: FloatArray) -> None:
     buffer = BytesIO()
     np.save(buffer, values)
     storage.write_bytes(relative, buffer.getvalue())
+
+
+def save_blocks(storage: Storage, relative: str, shape: tuple[int, ...], blocks: Iterable[FloatArray]) -> None:
+    """Write a .npy file of float32 in one step, a block of rows at a time: larger than memory, where it must be.
+
+    Raises
+    ------
+    ValueError
+        The blocks hold another number of rows than the shape says.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    rows = 0
+    with storage.writing(relative) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, np.float32).data)
+            rows += len(block)
+        if rows != shape[0]:
+            raise ValueError(f"{relative}: {rows:,} rows were given, {shape[0]:,} were promised")

@@ -1,10 +1,16 @@
-"""Writes training examples the way the stream needs them: shuffled, equal row groups, one row group a file."""
+"""Writes training examples the way the stream needs them: shuffled, equal row groups, one row group a file.
+
+Rows are shuffled over the whole (``part-<number>.parquet``), or kept apart by groups, such as groups of user buckets,
+and shuffled within each (``part-<group>-<number>.parquet``).
+"""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -36,6 +42,8 @@ class _Sorted:
         First position of each piece, then the number of all rows.
     bounds : tuple of int
         First position of each final row group, then the number of all rows.
+    names : tuple of str
+        File of each final row group.
     first : tuple of int
         First final row group of each task, then the number of groups.
     """
@@ -44,6 +52,7 @@ class _Sorted:
     pieces: tuple[tuple[str, int], ...]
     starts: tuple[int, ...]
     bounds: tuple[int, ...]
+    names: tuple[str, ...]
     first: tuple[int, ...]
 
 
@@ -83,47 +92,116 @@ def write_shuffled(
     int
         Rows written.
     """
+    return sum(_write(frame, url, key, target_rows, least_groups, expected_rows, together or key, None))
+
+
+def write_apart(
+    frame: DataFrame,
+    url: str,
+    key: list[str],
+    target_rows: int,
+    apart: tuple[str, int],
+    expected_rows: int,
+    together: list[str],
+) -> list[int]:
+    """Write a split as ``write_shuffled`` does, but each group of rows into files of its own.
+
+    A rank that reads all files of a group, and no other, sees all rows of the group. Sizes of a group's row groups
+    differ by one row at most.
+
+    Parameters
+    ----------
+    frame, url, key, target_rows, expected_rows, together
+        See ``write_shuffled``.
+    apart : (str, int)
+        Column of whole numbers from 0 on, and number of groups: a row belongs to the group of its number modulo theirs.
+
+    Returns
+    -------
+    list of int
+        Rows of each file, in the order of their names.
+    """
+    return _write(frame, url, key, target_rows, 1, expected_rows, together, apart)
+
+
+def group_of(name: str) -> int:
+    """Group whose rows a file holds, by its name."""
+    match = re.search(r"part-(\d+)-\d+\.parquet$", name)
+    if match is None:
+        raise ValueError(f"{name}: the name says no group; it is not one of 'write_apart'")
+    return int(match[1])
+
+
+def _write(
+    frame: DataFrame,
+    url: str,
+    key: list[str],
+    target_rows: int,
+    least_groups: int,
+    expected_rows: int | None,
+    together: list[str],
+    apart: tuple[str, int] | None,
+) -> list[int]:
     spark, storage = frame.sparkSession, Storage(url)
     storage.delete_folder("")
     if expected_rows is None:
         parts = int(str(spark.conf.get("spark.sql.shuffle.partitions")))
     else:
         parts = -(-expected_rows // _ROWS_OF_A_TASK) or 1
-    _write_sorted(frame, f"{url}/{_SORTED}", key, together or key, parts)
-    pieces, starts = _pieces(storage)
-    total = starts[-1]
-    if total:
-        groups = equal_groups(total, target_rows, least_groups)
-        tasks = min(groups, max(4, parts))
-        first = tuple(group_bounds(groups, tasks))
-        plan = _Sorted(url, pieces, starts, tuple(group_bounds(total, groups)), first)
+    groups = 1 if apart is None else apart[1]
+    parts_of_group = -(-parts // groups)
+    _write_sorted(frame, f"{url}/{_SORTED}", key, together, parts_of_group, apart)
+    pieces, starts, rows_of = _pieces(storage, parts_of_group)
+    bounds, names = [0], []
+    for group, rows in sorted(rows_of.items()):
+        count = equal_groups(rows, target_rows, least_groups)
+        bounds += [bounds[-1] + bound for bound in group_bounds(rows, count)[1:]]
+        prefix = "part" if apart is None else f"part-{group:05d}"
+        names += [f"{prefix}-{number:05d}.parquet" for number in range(count)]
+    if names:
+        tasks = min(len(names), max(4, parts))
+        first = tuple(group_bounds(len(names), tasks))
+        plan = _Sorted(url, pieces, starts, tuple(bounds), tuple(names), first)
         run_tasks(spark, tasks, partial(_write_groups, plan=plan), "rows bigint", "write equal row groups")
-    storage.delete_folder(_SORTED if total else "")
-    return total
+    storage.delete_folder(_SORTED if names else "")
+    return [until - start for start, until in pairwise(bounds)]
 
 
-def _write_sorted(frame: DataFrame, url: str, key: list[str], hashed_by: list[str], parts: int) -> None:
+def _write_sorted(
+    frame: DataFrame, url: str, key: list[str], hashed_by: list[str], parts_of_group: int, apart: tuple[str, int] | None
+) -> None:
     from pyspark.sql import functions as F
 
     hashed = F.xxhash64(F.lit("shuffle"), *hashed_by)
     # the top 31 bits of the hash, counted from the smallest, cut into equal ranges
-    part = F.expr(f"cast(((__hash >> 33) + {1 << 30}) * {parts} >> 31 as int)")
+    part = F.expr(f"cast(((__hash >> 33) + {1 << 30}) * {parts_of_group} >> 31 as int)")
+    parts = parts_of_group
+    if apart is not None:
+        column, groups = apart
+        part, parts = F.col(column) % groups * parts_of_group + part, groups * parts_of_group
     marked = frame.withColumn("__hash", hashed).withColumn("__part", part)
     placed = one_partition_each(marked, "__part", parts).sortWithinPartitions("__hash", *key)
     rows = placed.drop("__hash", "__part")
     rows.write.mode("overwrite").option("parquet.block.size", _SORTED_BLOCK_BYTES).parquet(url)
 
 
-def _pieces(storage: Storage) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...]]:
+def _pieces(
+    storage: Storage, parts_of_group: int
+) -> tuple[tuple[tuple[str, int], ...], tuple[int, ...], dict[int, int]]:
+    """Pieces in order, the first position of each, and the rows of each group that has some."""
     pieces: list[tuple[str, int]] = []
     starts = [0]
-    for _, name in sorted(files_by_partition(storage, _SORTED).items()):
+    rows_of: dict[int, int] = {}
+    for part, name in sorted(files_by_partition(storage, _SORTED).items()):
         with storage.fs.open_input_file(storage.path(name)) as stream:
             footer = pq.ParquetFile(stream).metadata
         for number in range(footer.num_row_groups):
             pieces.append((name, number))
             starts.append(starts[-1] + footer.row_group(number).num_rows)
-    return tuple(pieces), tuple(starts)
+        if footer.num_rows:
+            group = part // parts_of_group
+            rows_of[group] = rows_of.get(group, 0) + footer.num_rows
+    return tuple(pieces), tuple(starts), rows_of
 
 
 def _write_groups(task: int, plan: _Sorted) -> list[dict[str, Any]]:
@@ -145,5 +223,5 @@ def _write_groups(task: int, plan: _Sorted) -> list[dict[str, Any]]:
             slices.append(read(number).slice(at - plan.starts[number], stop - at))
             at = stop
         table = pa.concat_tables(slices)
-        write_file(storage, f"part-{group:05d}.parquet", iter([table]), table.schema)
+        write_file(storage, plan.names[group], iter([table]), table.schema)
     return [{"rows": plan.bounds[plan.first[task + 1]] - plan.bounds[plan.first[task]]}]

@@ -19,8 +19,8 @@ CLAIM_EXPIRES_AFTER = 60.0  # seconds; taking a stale lock away is a matter of m
 
 
 @contextmanager
-def writer_lock(storage: Storage) -> Iterator[None]:
-    """Hold the root's lock while the block runs.
+def writer_lock(storage: Storage, what: str = "the tables are") -> Iterator[None]:
+    """Hold the root's lock while the block runs; ``what`` it guards is for the message.
 
     A lock whose owner is a dead process of this host, or that is older than a day, is taken over.
 
@@ -40,7 +40,7 @@ def writer_lock(storage: Storage) -> Iterator[None]:
         if not _is_stale(holder):
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(holder["since"]))
             raise RecsysError(
-                f"the tables are being written by process {holder['pid']} on {holder['host']} since {since}",
+                f"{what} being written by process {holder['pid']} on {holder['host']} since {since}",
                 storage.url(path),
                 "Wait for it, or delete this file if that process is gone.",
             )

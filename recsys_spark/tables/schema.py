@@ -102,7 +102,7 @@ _ALL = [
         "examples",
         "split string, user_bucket int, user_index int, item_index int, time bigint, weight float",
         ("split", "user_index", "item_index"),
-        "positive pairs for the retrieval model, globally shuffled, in equal row groups, a folder a split",
+        "positive pairs for the retrieval model, a folder a split, files of a group of user buckets each, shuffled",
     ),
     TableSpec(
         "histories",
@@ -116,18 +116,20 @@ _ALL = [
         ("split", "user_index", "item_index", "time", "target"),
         "events that the log labels, target 1 or 0, split train, valid or test; none where labels.kind is candidates",
     ),
-    TableSpec("retrieval_model", "", (), "one snapshot of vectors a cut, curves (files)", kind="files"),
+    TableSpec(
+        "retrieval_model", "", (), "one snapshot a cut (vectors, or NeuMF's weights), curves (files)", kind="files"
+    ),
     TableSpec(
         "user_vectors",
         "index int, vector array<float>",
         ("index",),
-        "newest vectors of the users; the last place is 1",
+        "newest vectors of the users; the last place is 1; no rows with NeuMF",
     ),
     TableSpec(
         "item_vectors",
         "index int, vector array<float>",
         ("index",),
-        "newest vectors of the items; the last place is the bias",
+        "newest vectors of the items; the last place is the bias; no rows with NeuMF",
     ),
     TableSpec(
         "ranker_examples",

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pyarrow import fs
 
@@ -89,13 +91,21 @@ class Storage:
 
     def write_bytes(self, relative: str, content: bytes) -> None:
         """Replace a file in one step: a reader sees the old content or the new, never a part."""
-        target = self.path(relative)
-        self.fs.create_dir(os.path.dirname(target), recursive=True)
-        if self.is_local:
-            _replace_local(target, content)
-            return
-        with self.fs.open_output_stream(target) as stream:  # object stores show a file when it is complete
+        with self.writing(relative) as stream:
             stream.write(content)
+
+    @contextmanager
+    def writing(self, relative: str) -> Iterator[BinaryIO]:
+        """Stream into a file that readers see when the block has ended well, and that is on the disk by then."""
+        target = self.path(relative)
+        if self.is_local:
+            _make_local_folder(os.path.dirname(target))
+            with _replacing_local(target) as local:
+                yield local
+            return
+        self.fs.create_dir(os.path.dirname(target), recursive=True)
+        with self.fs.open_output_stream(target) as stream:  # object stores show a file when it is complete
+            yield stream
 
     def create_bytes(self, relative: str, content: bytes) -> bool:
         """Make a file only where none is; tell whether this call made it."""
@@ -139,11 +149,12 @@ class Storage:
         self.write_bytes(relative, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
-def _replace_local(target: str, content: bytes) -> None:
+@contextmanager
+def _replacing_local(target: str) -> Iterator[BinaryIO]:
     temporary = f"{target}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, target)
@@ -151,8 +162,22 @@ def _replace_local(target: str, content: bytes) -> None:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-    folder = os.open(os.path.dirname(target), os.O_RDONLY)
+    _flush_folder(os.path.dirname(target))
+
+
+def _make_local_folder(folder: str) -> None:
+    """Make a folder and its parents, each name on the disk before something is written below it."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder)
+    _make_local_folder(parent)
+    os.makedirs(folder, exist_ok=True)  # another rank may have been faster
+    _flush_folder(parent)
+
+
+def _flush_folder(folder: str) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

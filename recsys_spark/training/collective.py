@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from recsys_spark.training.rows import coalesce
+
 
 class Collective(Protocol):
-    """A world of ranks."""
+    """A world of ranks.
+
+    Attributes
+    ----------
+    sent : dict of str to int
+        Bytes that this rank has sent so far, by the name of what was sent, as a ring sends them: of n bytes to be
+        added up over r ranks each sends 2 n (r - 1) / r, and of n bytes for all others n (r - 1). What a wrapped
+        optimizer sends is not counted.
+    """
 
     rank: int
     size: int
+    sent: dict[str, int]
 
-    def sum(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor, name: str = "figures") -> Tensor:
         """Sum over ranks of a dense tensor, the same on every rank."""
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
@@ -30,6 +42,9 @@ class Collective(Protocol):
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Optimizer that averages dense gradients over ranks before its step."""
 
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
+        """Block in which the gradients of a wrapped optimizer are those of all ranks, and its step takes them so."""
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -39,13 +54,16 @@ class Alone:
 
     rank, size = 0, 1
 
-    def sum(self, values: Tensor) -> Tensor:
+    def __init__(self) -> None:
+        self.sent: dict[str, int] = {}
+
+    def sum(self, values: Tensor, name: str = "figures") -> Tensor:
         """Nothing to add."""
         return values
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Coalesce."""
-        return gradient.coalesce()
+        return coalesce(gradient)
 
     def broadcast(self, module: nn.Module) -> None:
         """Nobody else is there."""
@@ -53,6 +71,10 @@ class Alone:
     def wrap(self, optimizer: torch.optim.Optimizer, named: Iterable[tuple[str, nn.Parameter]]) -> Any:
         """Return the optimizer as it is."""
         return optimizer
+
+    def averaged(self, optimizer: Any) -> AbstractContextManager[None]:
+        """They are."""
+        return nullcontext()
 
     def barrier(self) -> None:
         """Nobody to wait for."""
@@ -67,19 +89,29 @@ class HorovodWorld:
         hvd.init()
         self._hvd = hvd
         self.rank, self.size = int(hvd.rank()), int(hvd.size())
+        self.sent: dict[str, int] = {}
 
-    def sum(self, values: Tensor) -> Tensor:
+    def sum(self, values: Tensor, name: str = "figures") -> Tensor:
         """Allreduce."""
-        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum)
+        self._count(name, 2 * values.nbytes * (self.size - 1) // self.size)
+        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
         return reduced
 
     def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
         """Allgather the rows that each rank touched, and add them up in the order of ranks."""
-        mine = gradient.coalesce()
-        indices = self._hvd.allgather(mine.indices()[0].contiguous(), name=f"{name}.rows")
-        values = self._hvd.allgather(mine.values().contiguous(), name=f"{name}.values")
+        mine = coalesce(gradient)
+        indices = self._gather(mine.indices()[0].int(), f"{name}.rows").long()
+        values = self._gather(mine.values(), f"{name}.values")
         shape, rows = gradient.shape, indices.unsqueeze(0)
-        return torch.sparse_coo_tensor(rows, values, shape, check_invariants=False).coalesce()
+        return coalesce(torch.sparse_coo_tensor(rows, values, shape, check_invariants=False))
+
+    def _gather(self, values: Tensor, name: str) -> Tensor:
+        self._count(name, values.nbytes * (self.size - 1))
+        gathered: Tensor = self._hvd.allgather(values.contiguous(), name=name)
+        return gathered
+
+    def _count(self, name: str, sent: int) -> None:
+        self.sent[name] = self.sent.get(name, 0) + sent
 
     def broadcast(self, module: nn.Module) -> None:
         """Broadcast the state from rank 0."""
@@ -89,9 +121,21 @@ class HorovodWorld:
         """Horovod's DistributedOptimizer."""
         return self._hvd.DistributedOptimizer(optimizer, named_parameters=list(named))
 
+    @contextmanager
+    def averaged(self, optimizer: Any) -> Iterator[None]:
+        """Wait for the reductions that ``backward`` began."""
+        optimizer.synchronize()
+        with optimizer.skip_synchronize():
+            yield
+
     def barrier(self) -> None:
         """Horovod's barrier."""
         self._hvd.barrier()
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error only says that another rank is gone; Horovod need not be installed to ask."""
+    return any(kind.__name__ == "HorovodInternalError" for kind in type(error).__mro__)
 
 
 def connect(launcher: str) -> Collective:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from recsys_spark.config import Launch
 from recsys_spark.errors import RecsysError
+from recsys_spark.tables.storage import Storage
+from recsys_spark.training.failure import failures, forget_failures
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
+_LOST = re.compile(r"^Process (\d+) exit with status code (-?\d+)")  # horovodrun's; the first is the one that began
 _NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
 
 
@@ -27,19 +30,29 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
     RecsysError
         A rank failed; the message holds the last lines that it wrote.
     """
+    storage = Storage(root)
+    forget_failures(storage, job_file)
     if settings.launcher == "spark":
-        _on_executors(spark, settings, root, job_file)
+        _on_executors(spark, settings, storage, job_file)
         return
+    _stream(guarded(settings, root, job_file), settings, storage, job_file)
+
+
+def guarded(settings: Launch, root: str, job_file: str) -> list[str]:
+    """Command line of a job's ranks, by launcher ``local`` or ``horovodrun``.
+
+    Its standard input is to be a pipe that is held open: its end tells the guard that the starter is gone.
+    """
     module = [sys.executable, "-m", "recsys_spark.training.worker", root, job_file]
     if settings.launcher == "horovodrun":
         program = Path(sys.executable).parent / "horovodrun"
         hosts = ["-H", settings.hosts or f"localhost:{settings.ranks}"]
         timeout = ["--start-timeout", str(settings.start_timeout)]
         module = [str(program), "--gloo", "-np", str(settings.ranks), *hosts, *timeout, *module]
-    _stream(module, settings)
+    return [sys.executable, "-m", "recsys_spark.training.guard", *module]
 
 
-def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: str) -> None:
+def _on_executors(spark: SparkSession, settings: Launch, storage: Storage, job_file: str) -> None:
     import horovod.spark
 
     package = str(Path(__file__).parents[2])  # a folder, or the zip of --py-files
@@ -57,7 +70,7 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
     try:
         sizes = horovod.spark.run(
             rank,
-            args=(root, job_file),
+            args=(storage.uri, job_file),
             num_proc=settings.ranks,
             start_timeout=settings.start_timeout,
             env=_threads(settings),  # on top of the executor's own environment
@@ -66,8 +79,11 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
             verbose=0,
         )
     except Exception as error:
+        causes, noticed = failures(storage, job_file)
+        if causes or noticed:
+            raise _failed(causes or noticed, settings) from error
         raise RecsysError(
-            f"a rank failed, or the ranks did not start ({' '.join(str(error).split())[:300]})",
+            f"a rank was lost, or the ranks did not start ({' '.join(str(error).split())[:300]})",
             f"training by 'spark' with {settings.ranks} rank(s)",
             f"Look into the executors' logs; {settings.ranks} executor cores must be free at once.",
         ) from error
@@ -76,24 +92,38 @@ def _on_executors(spark: SparkSession, settings: Launch, root: str, job_file: st
 
 
 def _threads(settings: Launch) -> dict[str, str]:
-    threads = str(settings.threads)
-    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    threads, stall = str(settings.threads), settings.stall_timeout
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": str(min(60, stall)),
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(stall),
+    }
 
 
-def _environment(settings: Launch) -> dict[str, str]:
+def environment(settings: Launch) -> dict[str, str]:
+    """Environment of such a command."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return {**_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+    return {**os.environ, **_threads(settings), "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
-def _stream(command: list[str], settings: Launch) -> None:
+def _failed(told: list[str], settings: Launch) -> RecsysError:
+    return RecsysError(
+        " / ".join(dict.fromkeys(text[:500] for text in told[:3])),
+        f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
+        "Mend the cause and run again: it goes on from the last checkpoint.",
+    )
+
+
+def _stream(command: list[str], settings: Launch, storage: Storage, job_file: str) -> None:
     """Run a command and pass its lines on."""
-    environment = {**os.environ, **_environment(settings)}
     tail: list[str] = []
-    guarded = [sys.executable, "-m", "recsys_spark.training.guard", *command]
+    lost: list[str] = []
     with subprocess.Popen(
-        guarded,
-        env=environment,
-        stdin=subprocess.PIPE,  # held open: its end tells the guard that this process is gone
+        command,
+        env=environment(settings),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -103,16 +133,14 @@ def _stream(command: list[str], settings: Launch) -> None:
         try:
             for raw in process.stdout:
                 line = _PREFIX.sub("", raw.rstrip())
-                tail = [*tail[-30:], line]
+                tail = [*tail[-3:], line]
+                lost += [f"rank {rank} ended with code {code}" for rank, code in _LOST.findall(line)]
                 if line and not any(noise in line for noise in _NOISE):
                     print(f"    {line}", flush=True)
         except BaseException:
             process.terminate()
             raise
     if process.returncode != 0:
-        errors = [line for line in tail if "recsys-spark:" in line or "Error" in line] or tail[-3:]
-        raise RecsysError(
-            f"a rank ended with code {process.returncode} ({' / '.join(errors[-2:])})",
-            f"training by '{settings.launcher}' with {settings.ranks} rank(s)",
-            "Mend the cause and run again: it goes on from the last checkpoint.",
-        )
+        causes, noticed = failures(storage, job_file)
+        silent = lost[:1] or [f"the process ended with code {process.returncode} ({' / '.join(tail)})"]
+        raise _failed(causes or [*silent, *noticed], settings)

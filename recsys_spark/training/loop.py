@@ -1,11 +1,13 @@
-"""The training loop. It knows epochs, ranks and checkpoints; what is trained is behind ``Task``."""
+"""The training loop. It knows epochs, ranks and checkpoints; what is trained is behind ``training.task.Task``."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,44 +17,11 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say, track
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import NotFinite, error_of
+from recsys_spark.training.resume import Pace, Run, restore, save, take_best
+from recsys_spark.training.task import Sharded, Stream, Task
 
-
-class Task(Protocol):
-    """What is trained."""
-
-    metric: str  # name of the validation figure; larger is better
-
-    def begin(self, epoch: int) -> None:
-        """Set all randomness of an epoch (from 0) from the seed, the epoch and the rank."""
-
-    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
-        """Update once; return the sum of the loss over rows, and of their weights.
-
-        ``progress`` is the share of all steps that are done, for a schedule of the learning rate.
-        """
-
-    def validate(self) -> float | None:
-        """Validation figure, the same on every rank; None where there is nothing to validate on."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Trained tensors (not copies)."""
-
-    def state(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the weights."""
-
-    def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        """Take weights back, and the state if given."""
-
-
-class Stream(Protocol):
-    """Batches of this rank; the same number on every rank."""
-
-    batch_size: int
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, epoch: int) -> Iterable[dict[str, Tensor]]:
-        """Batches of a pass."""
+__all__ = ["Log", "Sharded", "Stream", "Task", "best_epoch", "fit", "repeatable"]
 
 
 class Log(Protocol):
@@ -81,7 +50,8 @@ def fit(
     collective : Collective
     settings : Training
     checkpoints : Checkpoints
-        Written by rank 0 after each epoch; found ones are resumed by all ranks.
+        Written after each epoch and every ``settings.checkpoint_minutes`` within one; found ones are resumed by all
+        ranks (see ``training.resume`` for what must be the same).
     log : Log
     tag : str
         Name in the logs.
@@ -96,38 +66,27 @@ def fit(
     Raises
     ------
     RecsysError
-        The loss of this rank is not finite; the checkpoints before it stay.
+        A loss, gradient or validation figure is not finite, on any rank; the checkpoints before it stay.
     """
-    curve: list[dict[str, float]] = []
-    best, best_weights = -math.inf, _copy(task.weights())
-    found = checkpoints.load()
-    collective.barrier()  # nobody writes before all have read
-    if found is not None:
-        task.load(found["weights"], found["state"])
-        curve, best, best_weights = found["curve"], found["best"], found["best_weights"]
-        if collective.rank == 0:
-            say(f"{tag}: resumed after epoch {len(curve)}")
-    last = epochs or settings.epochs
-    while len(curve) < last and (epochs is not None or _since_best(curve, task.metric) < settings.patience):
-        point = _one_epoch(task, stream, collective, len(curve), last, tag)
-        figure = task.validate()
-        if figure is not None:
-            if not math.isfinite(figure):
-                raise RecsysError(
-                    f"the validation figure {task.metric} is {figure}",
-                    f"{tag}, epoch {len(curve) + 1}",
-                    "The last checkpoint is kept; look into the model's inputs and run again.",
-                )
-            point[task.metric] = figure
-        curve.append(point)
-        if epochs is not None or figure is None or figure > best:
-            best, best_weights = figure or 0.0, _copy(task.weights())
-        if collective.rank == 0:
-            log(tag, len(curve), **point)
-            checkpoints.save(len(curve), _state(task, curve, best, best_weights))
-            say(f"{tag} epoch {len(curve)}: " + " · ".join(f"{k} {v:,.4g}" for k, v in point.items() if k != "epoch"))
-    task.load(best_weights, None)
-    return curve
+    run = Run(task, stream, collective, checkpoints, Pace(settings.checkpoint_minutes, collective), tag)
+    try:
+        restore(run)
+        last = epochs or settings.epochs
+        while len(run.curve) < last and (epochs is not None or _since_best(run.curve, task.metric) < settings.patience):
+            point = _one_epoch(run, last)
+            _validate(run, point)
+            run.end_epoch(point, best=epochs is not None or _is_best([*run.curve, point], task.metric))
+            if collective.rank == 0:
+                log(tag, len(run.curve), **point)
+            save(run)
+            if collective.rank == 0:
+                text = " · ".join(f"{k} {v:,.4g}" for k, v in point.items() if k != "epoch")
+                say(f"{tag} epoch {len(run.curve)}: {text}")
+        take_best(run)
+    except Exception as error:
+        error.add_note(run.where())
+        raise
+    return run.curve
 
 
 def best_epoch(curve: list[dict[str, float]], metric: str) -> int:
@@ -149,50 +108,88 @@ def _since_best(curve: list[dict[str, float]], metric: str) -> int:
     return len(curve) - best_epoch(curve, metric)
 
 
-def _one_epoch(
-    task: Task, stream: Stream, collective: Collective, epoch: int, epochs: int, tag: str
-) -> dict[str, float]:
-    what = f"{tag} epoch {epoch + 1}/{epochs}"
-    started = time.monotonic()
-    waited = loss = weight = 0.0
-    task.begin(epoch)
-    batches = iter(stream.epoch(epoch))
-    for step in track(range(len(stream)), len(stream), what, show=collective.rank == 0):
-        asked = time.monotonic()
-        batch = next(batches, None)
-        if batch is None:
-            raise RuntimeError(f"the stream gave {step} batches, {len(stream)} were promised")
-        waited += time.monotonic() - asked
-        step_loss, step_weight = task.step(batch, (epoch + step / len(stream)) / epochs)
-        if not math.isfinite(step_loss):
-            raise RecsysError(
-                f"the loss is {step_loss} at step {step + 1}",
-                f"{what}, rank {collective.rank}",
-                "The last checkpoint is kept; lower the learning rate and run again.",
-            )
-        loss, weight = loss + step_loss, weight + step_weight
-    if next(batches, None) is not None:
-        raise RuntimeError("the stream gave more batches than it has")
-    sums = collective.sum(torch.tensor([loss, weight], dtype=torch.float64))
-    seconds = time.monotonic() - started
-    rows = len(stream) * stream.batch_size * collective.size
+def _is_best(curve: list[dict[str, float]], metric: str) -> bool:
+    """Whether the last epoch is the best so far; where there is nothing to validate on, it is."""
+    return metric not in curve[-1] or best_epoch(curve, metric) == len(curve)
+
+
+def _validate(run: Run, point: dict[str, float]) -> None:
+    figures = run.task.validate()
+    figure = figures.get(run.task.metric)
+    if figure is not None and not math.isfinite(figure):
+        raise RecsysError(
+            f"the validation figure {run.task.metric} is {figure}",
+            run.where(),
+            "The last checkpoint is kept; look into the model's inputs and run again.",
+        )
+    point |= figures
+
+
+def _one_epoch(run: Run, epochs: int) -> dict[str, float]:
+    """Train the epoch that is next, or what is left of it."""
+    epoch, stream, collective, first = len(run.curve), run.stream, run.collective, run.batches
+    clock = _Clock(rows=stream.batch_size * collective.size)
+    run.task.begin(epoch)
+    run.take_random()
+    what = f"{run.tag} epoch {epoch + 1}/{epochs}"
+    steps = track(
+        range(first, len(stream)), len(stream), what, show=collective.rank == 0, first=first,
+        note=lambda: f"{clock.rate():,.0f} samples/s · loss {run.mean_loss():.4g} · waits {clock.wait_share():.0%}",
+    )  # fmt: skip
+    with closing(stream.epoch(epoch, skip=first)) as batches:
+        for step in steps:
+            with clock.waiting():
+                batch = next(batches, None)
+            if batch is None:
+                raise RuntimeError(f"the stream gave {step} batches, {len(stream)} were promised")
+            loss, weight = _step(run, batch, (epoch + step / len(stream)) / epochs)
+            run.end_step(loss, weight)
+            clock.steps += 1
+            if step + 1 < len(stream) and run.pace.due():
+                save(run)
+        if next(batches, None) is not None:
+            raise RuntimeError("the stream gave more batches than it has")
+    sums = collective.sum(torch.tensor([run.loss, run.weight], dtype=torch.float64))
     return {
         "epoch": float(epoch + 1),
         "loss": float(sums[0] / sums[1].clamp_min(1e-12)),
-        "samples_per_second": rows / seconds,
-        "wait_share": waited / seconds,
+        "samples_per_second": clock.rate(),
+        "wait_share": clock.wait_share(),
     }
 
 
-def _state(task: Task, curve: list[dict[str, float]], best: float, best_weights: dict[str, Tensor]) -> dict[str, Any]:
-    return {
-        "weights": task.weights(),
-        "state": task.state(),
-        "curve": curve,
-        "best": best,
-        "best_weights": best_weights,
-    }
+def _step(run: Run, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
+    try:
+        loss, weight = run.task.step(batch, progress)
+    except NotFinite as bad:
+        raise error_of(bad, run.collective, run.moment()) from bad
+    if not math.isfinite(loss):  # of a task that does not look before it updates
+        raise RecsysError(
+            f"the loss is {loss}",
+            run.where(),
+            "The last checkpoint is kept; lower the learning rate and run again.",
+        )
+    return loss, weight
 
 
-def _copy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+@dataclass
+class _Clock:
+    """Time of an epoch: all of it, and what went by until batches came."""
+
+    rows: int  # of a step, on all ranks
+    steps: int = 0
+    waited: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        asked = time.monotonic()
+        yield
+        self.waited += time.monotonic() - asked
+
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.steps * self.rows / max(time.monotonic() - self.started, 1e-9)
+
+    def wait_share(self) -> float:
+        return self.waited / max(time.monotonic() - self.started, 1e-9)

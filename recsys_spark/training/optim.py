@@ -1,61 +1,156 @@
-"""Updates that touch only the rows of a batch."""
+"""Updates of embedding tables: the gradients of all ranks are added up, then only the rows of a batch change."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from torch import nn
-from torch.optim import Adam, Optimizer, SparseAdam
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
 
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.health import Health
+from recsys_spark.training.rows import Kind, RowOptimizer, coalesce, row_optimizer, state_of, take_state
+from recsys_spark.training.traffic import Way
 
 
 class TableUpdates:
-    """Adam over embedding tables; the gradients of all ranks are added up first.
+    """Lazy Adam or row-wise Adagrad over embedding tables.
 
-    Lazy Adam where a table's gradients are sparse: only touched rows travel and change. Where they are dense, because
-    every step touches all rows, the usual one.
+    Where a table's gradients are sparse, only touched rows change. Where they are dense, because every step touches all
+    rows, all do.
 
     Parameters
     ----------
     tables : list of Embedding
         Weights [rows, D] each; ``sparse`` says of which kind the gradients are.
     collective : Collective
+    names : list of str
+        Of the tables, the same on every rank.
+    kind : {"adam", "rowwise_adagrad"}
+    decay : float
+        Decoupled weight decay of touched rows.
+    ways : list of {"sparse", "dense"}, optional
+        How the sparse gradients of each table travel; see ``traffic``. The sums are the same to rounding.
+    mean : bool
+        Average over ranks instead of adding up.
+    own : collection of str
+        Names of tables with rows that only this rank holds; their gradients, sparse ones, are not sent.
     """
 
-    def __init__(self, tables: list[nn.Embedding], collective: Collective) -> None:
-        self.tables, self.collective = tables, collective
-        sparse = [table.weight for table in tables if table.sparse]
-        dense = [table.weight for table in tables if not table.sparse]
-        self.optimizers: dict[str, Optimizer] = {}
-        if sparse:
-            self.optimizers["sparse"] = SparseAdam(sparse)
-        if dense:
-            self.optimizers["dense"] = Adam(dense)
+    def __init__(
+        self,
+        tables: list[nn.Embedding],
+        collective: Collective,
+        names: list[str],
+        kind: Kind = "adam",
+        decay: float = 0.0,
+        ways: Sequence[Way] | None = None,
+        mean: bool = False,
+        own: Collection[str] = (),
+    ) -> None:
+        self.tables, self.collective, self.names, self.own = tables, collective, names, own
+        self.health = Health(table.weight for table in tables)
+        self.ways, self.share = ways or ["sparse"] * len(tables), 1.0 / collective.size if mean else 1.0
+        self.optimizers: list[RowOptimizer | Adam] = [
+            row_optimizer(kind, table.weight, decay)
+            if table.sparse or kind != "adam" or decay
+            else Adam([table.weight])
+            for table in tables
+        ]
+        self._gathered: list[tuple[Tensor, Tensor] | None] = []
 
-    def step(self, learning_rate: float) -> None:
-        """Update the touched rows and clear the gradients."""
+    def step(self, learning_rate: float, clip_norm: float | None = None) -> None:
+        """Add the gradients of all ranks up, update the touched rows and clear the gradients.
+
+        ``clip_norm`` bounds the length of the gradient of all tables together. The loss goes through ``health.spread``
+        before.
+
+        Raises
+        ------
+        NotFinite
+            On every rank, before any update, where a rank's loss or gradient is not finite.
+        """
+        spoil = bool(self.own) and not self.health.is_well()  # what does not travel tells the others nothing
+        self.gather(spoil)
+        self.health.check(self.gathered())
+        self.apply(learning_rate, 1.0 if clip_norm is None else clip_factor(self.squared_norm(), clip_norm))
+
+    def gather(self, spoil: bool = False) -> None:
+        """Take the gradients of all ranks, spoilt by NaN if asked for; those of the parameters are cleared."""
+        self._gathered = []
         for place, table in enumerate(self.tables):
-            gradient = table.weight.grad
-            if gradient is not None:
-                both = self.collective
-                total = both.sum_sparse(gradient, f"table.{place}") if table.sparse else both.sum(gradient)
-                table.weight.grad = total
-        for optimizer in self.optimizers.values():
-            optimizer.param_groups[0]["lr"] = learning_rate
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            gradient, table.weight.grad = table.weight.grad, None
+            if gradient is not None and spoil:
+                gradient = gradient * torch.nan
+            found = None if gradient is None else self._sum(place, table, gradient)
+            self._gathered.append(found if found is None or self.share == 1.0 else (found[0], found[1] * self.share))
+
+    def gathered(self) -> list[Tensor]:
+        """Gradients of touched rows that were gathered."""
+        return [found[1] for found in self._gathered if found is not None]
+
+    def squared_norm(self) -> float:
+        """Squared length of the gathered gradient, the same on every rank; not finite if any number of it is not."""
+        squares = torch.zeros(2, dtype=torch.float64)  # of tables that all ranks hold, and of this rank's own
+        for name, found in zip(self.names, self._gathered, strict=True):
+            if found is not None:
+                squares[int(name in self.own)] += torch.linalg.vector_norm(found[1], dtype=torch.float64) ** 2
+        if self.own:
+            squares[1:] = self.collective.sum(squares[1:], "norm")
+        return float(squares.sum())
+
+    def apply(self, learning_rate: float, factor: float = 1.0) -> None:
+        """Update by what was gathered, times a factor."""
+        for table, optimizer, found in zip(self.tables, self.optimizers, self._gathered, strict=True):
+            if found is None:
+                continue
+            rows, values = found if factor == 1.0 else (found[0], found[1] * factor)
+            if isinstance(optimizer, Adam):
+                table.weight.grad = values
+                optimizer.param_groups[0]["lr"] = learning_rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            else:
+                optimizer.step(rows, values, learning_rate)
+        self._gathered = []
 
     def state_dict(self) -> dict[str, Any]:
-        """State, for a checkpoint."""
-        return {kind: optimizer.state_dict() for kind, optimizer in self.optimizers.items()}
+        """State, for a checkpoint, by name of the table."""
+        return {
+            name: each.state_dict() if isinstance(each, Adam) else state_of(each)
+            for name, each in zip(self.names, self.optimizers, strict=True)
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the state back."""
-        for kind, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[kind])
+        for name, optimizer in zip(self.names, self.optimizers, strict=True):
+            if isinstance(optimizer, Adam):
+                optimizer.load_state_dict(state[name])
+            else:
+                take_state(optimizer, state[name])
+
+    def _sum(self, place: int, table: nn.Embedding, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows int64 [R], each once, and their gradients of all ranks [R, D]."""
+        if not table.sparse:
+            rows = torch.arange(len(gradient), device=gradient.device)
+            return rows, self.collective.sum(gradient, self.names[place])
+        if self.names[place] in self.own:
+            mine = coalesce(gradient)
+            return mine.indices()[0], mine.values()
+        if self.ways[place] == "sparse" or self.collective.size == 1:
+            total = self.collective.sum_sparse(gradient, self.names[place])
+            return total.indices()[0], total.values()
+        mine = coalesce(gradient)
+        whole = torch.zeros(len(table.weight), table.embedding_dim + 1, device=gradient.device)
+        whole[mine.indices()[0], :-1] = mine.values()
+        whole[mine.indices()[0], -1] = 1.0  # touched, if by a gradient of 0
+        whole = self.collective.sum(whole, self.names[place])
+        rows = torch.nonzero(whole[:, -1]).squeeze(1)
+        return rows, whole[rows, :-1]
 
 
-def linear_decay(progress: float) -> float:
-    """Factor of the learning rate: 1 for the first sixth of the steps, then linear down to 0."""
-    return min(1.0, 1.2 * (1.0 - progress))
+def clip_factor(squared_norm: float, clip_norm: float) -> float:
+    """What a gradient is multiplied by, so that its length is ``clip_norm`` at most (Pascanu et al. 2013)."""
+    return min(1.0, clip_norm / (squared_norm**0.5 + 1e-6))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -13,45 +15,67 @@ from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, cuts
 from recsys_spark.errors import RecsysError
-from recsys_spark.stage import Stage, Work
+from recsys_spark.stage import Plan, Stage, Work
 from recsys_spark.tables import Manifest
-from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.examples import group_of
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.versions import BINDING
+from recsys_spark.tracking import describe
 from recsys_spark.training.launch import launch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+_ROWS_AT_ONCE = 100_000  # vectors of a row group
+
+
 def train_retrieval(work: Work) -> list[Manifest]:
     """Fit the retrieval model once a cut; write the snapshots, and the last one's vectors as tables."""
+    job = retrieval_job(work, _scratch(work))
+    _train(work, job)
+    extra = {**_trained_on(work), "model": work.settings.retrieval.model}
+    model = work.store.seal(None, "retrieval_model", work.stamp, extra=extra)
+    return [model, *[_vectors(work, side, job["output"]) for side in ("user", "item")]]
+
+
+def retrieval_job(work: Plan, scratch: str) -> dict[str, Any]:
+    """Job of the ranks that fit the retrieval model; ``scratch`` gets the validation's users, unless it has them."""
     settings, store = work.settings, work.store
-    folder = store.folder("retrieval_model", work.stamp)
-    validation = f"{_scratch(work)}/validation.npz"
-    store.storage.write_bytes(validation, _validation(work))
+    validation = f"{scratch}/validation.npz"
+    if not store.storage.exists(validation):
+        store.storage.write_bytes(validation, _validation(work))
     examples = work.inputs["examples"]
     snapshots, splits = [], ["train"]
     for each in cuts(work.dt, settings.split):
         files = [entry for split in splits for entry in _files(work, examples, f"{c.SPLIT}={split}/")]
-        snapshots.append({"cut": each.name, "time": each.time, "files": files})
+        of_groups = [[url, rows, group_of(url)] for url, rows in files]
+        snapshots.append({"cut": each.name, "time": each.time, "files": of_groups})
         splits.append(each.name)
-    job = {
-        **_common(work, "retrieval", folder),
+    return {
+        **_common(work, "retrieval", store.folder("retrieval_model", work.stamp)),
         "settings": settings.retrieval.model_dump(mode="json"),
         "whole_users": settings.features.whole_users,
         "validation": validation,
         "snapshots": snapshots,
         "item_stats": work.inputs["item_stats"].folder,
+        "user_ids": work.inputs["user_ids"].folder,
+        "user_groups": examples.extra["user_groups"],
+        "buckets": settings.buckets,
+        "scratch": scratch,
     }
-    _train(work, job)
-    model = store.seal(None, "retrieval_model", work.stamp, extra=_trained_on(work))
-    return [model, *[_vectors(work, side, folder) for side in ("user", "item")]]
 
 
 def train_ranker(work: Work) -> list[Manifest]:
     """Fit the ranker on the candidates of the label windows, or on the labels given."""
+    _train(work, ranker_job(work, _scratch(work)))
+    return [work.store.seal(None, "ranker", work.stamp, extra=_trained_on(work))]
+
+
+def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
+    """Job of the ranks that fit the ranker; ``scratch`` is not used."""
     store, settings = work.store, work.settings
     examples = work.inputs["ranker_examples"]
     spec = store.storage.read_json(f"{work.inputs['feature_spec'].folder}/spec.json")
@@ -87,8 +111,13 @@ def train_ranker(work: Work) -> list[Manifest]:
     for split in ("train", "valid"):
         if not job[f"{split}_files"]:
             raise RecsysError(f"no rows in split '{split}'", "table 'ranker_examples'", "Widen the windows.")
-    _train(work, job)
-    return [store.seal(None, "ranker", work.stamp, extra=_trained_on(work))]
+    return job
+
+
+def choosing_part(job: dict[str, Any]) -> dict[str, Any]:
+    """Part of a job by which settings are judged: it ends with the first curve that has validation figures."""
+    part = {**job, "choose_only": True}
+    return {**part, "snapshots": job["snapshots"][:1]} if "snapshots" in job else part
 
 
 def _fields(names: list[str], spec: dict[str, Any]) -> dict[str, list[str]]:
@@ -97,7 +126,7 @@ def _fields(names: list[str], spec: dict[str, Any]) -> dict[str, list[str]]:
     return {"codes": [name for name in names if name not in forms["dense"]], **forms}
 
 
-def _common(work: Work, kind: str, output: str) -> dict[str, Any]:
+def _common(work: Plan, kind: str, output: str) -> dict[str, Any]:
     launch_settings = work.settings.launch
     storage = work.store.storage
     logs = storage.path(f"_logs/dt={work.dt}/{kind}-{work.stamp.run_id}") if storage.is_local else ""
@@ -107,11 +136,25 @@ def _common(work: Work, kind: str, output: str) -> dict[str, Any]:
         "launcher": launch_settings.launcher,
         "ranks": launch_settings.ranks,
         "threads": launch_settings.threads,
-        "checkpoints": f"_checkpoints/{kind}-{work.stamp.fingerprint}",
+        "checkpoints": f"_checkpoints/{kind}-{_checkpoints_of(work)}",
         "log_folder": logs,
         "users": _size(work, "user_ids"),
         "items": _size(work, "item_ids"),
+        "tracking": describe(work.settings, {"kind": kind, "date": work.dt, **_run_of(work)}),
     }
+
+
+def _run_of(work: Plan) -> dict[str, str]:
+    return {"run_id": work.stamp.run_id, "fingerprint": work.stamp.fingerprint, "code_version": work.stamp.code_version}
+
+
+def _checkpoints_of(work: Plan) -> str:
+    """Names what checkpoints follow from: the stage's fingerprint but for the ranks, whose number may change."""
+    contents = {name: manifest.content_hash for name, manifest in work.inputs.items()}
+    stamp, settings = work.stamp, work.settings
+    order = [settings.buckets, settings.features.whole_users]
+    follows_from = [stamp.stage, stamp.dt, stamp.settings_hash, contents, stamp.code_version, order]
+    return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _train(work: Work, job: dict[str, Any]) -> None:
@@ -127,7 +170,7 @@ def _scratch(work: Work) -> str:
     return f"_jobs/{work.stamp.stage}-{work.stamp.run_id}"
 
 
-def _size(work: Work, table: str) -> int:
+def _size(work: Plan, table: str) -> int:
     """Rows of the vector tables: one more than the largest index, whoever holds it or held it once."""
     return index_size(work.inputs[table])
 
@@ -137,7 +180,7 @@ def _trained_on(work: Work) -> dict[str, Any]:
     return {"trained_on": {name: each.content_hash for name, each in work.inputs.items() if name in BINDING}}
 
 
-def _files(work: Work, manifest: Manifest, part: str) -> list[list[Any]]:
+def _files(work: Plan, manifest: Manifest, part: str) -> list[list[Any]]:
     """URL and rows of a split's files, in order of name."""
     return [
         [work.store.storage.url(f"{manifest.folder}/{entry.name}"), entry.rows]
@@ -146,7 +189,7 @@ def _files(work: Work, manifest: Manifest, part: str) -> list[list[Any]]:
     ]
 
 
-def _validation(work: Work) -> bytes:
+def _validation(work: Plan) -> bytes:
     """Users for the first snapshot's ranking: a stable sample with new items in the window after its cut."""
     first = cuts(work.dt, work.settings.split)[0]
     folder = work.inputs["histories"].folder
@@ -169,17 +212,24 @@ def _validation(work: Work) -> bytes:
 
 
 def _vectors(work: Work, side: str, folder: str) -> Manifest:
-    """The last snapshot's vectors as a table for whoever wants them."""
-    storage = work.store.storage
-    values = np.load(BytesIO(storage.read_bytes(f"{folder}/{side}_vectors.{FINAL}.npy")))
-    table = f"{side}_vectors"
-    flat = pa.array(values.reshape(-1))
-    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)), flat)
-    rows = pa.table({c.INDEX: pa.array(np.arange(len(values), dtype=np.int32)), c.VECTOR: lists})
+    """The last snapshot's vectors as a table for whoever wants them; of a model without vectors there are no rows."""
+    storage, table = work.store.storage, f"{side}_vectors"
+    values = np.zeros((0, 1), np.float32)
+    if work.settings.retrieval.model == "mf":
+        values = load_array(storage, f"{folder}/{side}_vectors.{FINAL}.npy")
     target = work.store.folder(table, work.stamp)
+    schema = pa.schema([(c.INDEX, pa.int32()), (c.VECTOR, pa.list_(pa.float32()))])
     storage.make_folder(target)
-    with storage.fs.open_output_stream(storage.path(f"{target}/part-00000.parquet")) as stream:
-        pq.write_table(rows, stream)
+    with (
+        storage.fs.open_output_stream(storage.path(f"{target}/part-00000.parquet")) as stream,
+        pq.ParquetWriter(stream, schema) as writer,
+    ):
+        for start in range(0, len(values), _ROWS_AT_ONCE):
+            block = np.asarray(values[start : start + _ROWS_AT_ONCE])
+            bounds = pa.array(np.arange(0, block.size + 1, block.shape[1], dtype=np.int32))
+            lists = pa.ListArray.from_arrays(bounds, pa.array(block.reshape(-1)))
+            index = pa.array(np.arange(start, start + len(block), dtype=np.int32))
+            writer.write_table(pa.Table.from_arrays([index, lists], schema=schema))
     return work.store.seal(work.spark, table, work.stamp, len(values))
 
 
@@ -195,7 +245,7 @@ def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[s
 
 RETRIEVAL_STAGE = Stage(
     name="train-retrieval",
-    does="matrix factorization, one snapshot of vectors a cut",
+    does="matrix factorization or NeuMF, one snapshot a cut",
     run=train_retrieval,
     sections=("split", "retrieval"),
     inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),

@@ -5,9 +5,9 @@ The job is a JSON file that the stage wrote; results are files in the run's fold
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-import tempfile
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
-from recsys_spark.training.collective import Collective, connect
+from recsys_spark.training.collective import Collective, connect, is_lost_peer
+from recsys_spark.training.failure import note_failure
 from recsys_spark.training.jobs import ranker, retrieval
+from recsys_spark.training.logs import open_logs
 from recsys_spark.training.loop import Log
 
 TASKS: dict[str, Callable[[dict[str, Any], Storage, Collective, Log], None]] = {
@@ -40,40 +42,43 @@ def main(root: str, job_file: str) -> int:
     -------
     int
         The world's size, which the launcher compares with what it asked for.
+
+    Raises
+    ------
+    Exception
+        Whatever went wrong, after it was noted for the launcher (see ``training.failure``).
     """
     storage = Storage(root)
     job = storage.read_json(job_file)
+    collective: Collective | None = None
+    try:
+        collective = connect(job["launcher"])
+        _train(job, storage, collective)
+    except Exception as error:
+        told = note_failure(storage, job_file, collective.rank if collective else 0, error)
+        print(f"recsys-spark: {told}", file=sys.stderr, flush=True)
+        raise
+    return collective.size
+
+
+def _train(job: dict[str, Any], storage: Storage, collective: Collective) -> None:
     torch.set_num_threads(job["threads"])
     torch.use_deterministic_algorithms(True, warn_only=True)
-    collective = connect(job["launcher"])
     if collective.size != job["ranks"]:
         raise RecsysError(f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}.")
     if collective.rank == 0:
         say(f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each")
-    TASKS[job["kind"]](job, storage, collective, _log(job, collective))
+    with open_logs(job, storage, collective.rank) as log:
+        TASKS[job["kind"]](job, storage, collective, log)
     collective.barrier()
-    return collective.size
-
-
-def _log(job: dict[str, Any], collective: Collective) -> Log:
-    """TensorBoard curves of rank 0 (in a local folder: its writer knows no other)."""
-    if collective.rank != 0:
-        return lambda tag, step, **values: None
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(job["log_folder"] or tempfile.mkdtemp(prefix="recsys_spark-logs-"))
-
-    def log(tag: str, step: int, **values: float) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f"{tag}/{name}", value, step)
-        writer.flush()
-
-    return log
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1], sys.argv[2])
-    except RecsysError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        sys.exit(f"recsys-spark: {error}")
+    except Exception as error:
+        if not isinstance(error, RecsysError) and not is_lost_peer(error):
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # at once: a thread that is stuck, or Horovod's own farewell, would keep all other ranks waiting

@@ -179,6 +179,20 @@ def end_all(processes: list[psutil.Process], patience: float = 10.0) -> None:
     psutil.wait_procs(alive, timeout=patience)
 
 
+def outliving(family: list[psutil.Process], patience: float = 30.0) -> list[str]:
+    """Commands of the processes that are still at work after some time."""
+    until = time.monotonic() + patience
+    while True:
+        alive = []
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                if each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(" ".join(each.cmdline()))
+        if not alive or time.monotonic() > until:
+            return alive
+        time.sleep(0.2)
+
+
 def lines_with(text: str, pattern: str) -> list[str]:
     """Lines of an output that match."""
     return [line for line in text.splitlines() if re.search(pattern, line)]

@@ -40,7 +40,7 @@ def night(
     run_stages(spark, settings, tiny_log.dt, [name for name in STAGES if name != "report"])
     store = TableStore(settings.root)
     inputs = {name: store.need(name, tiny_log.dt) for name in load_stage("score").inputs}
-    yield Work(spark, settings, store, tiny_log.dt, None, inputs)  # type: ignore[arg-type]
+    yield Work(settings, store, tiny_log.dt, None, inputs, spark)  # type: ignore[arg-type]
     load_state.cache_clear()
     load_ranker.cache_clear()
 

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness import (
     end_all,
     environment,
     lines_with,
+    outliving,
     pointers,
     recsys,
     rows,
@@ -132,20 +133,6 @@ def strike(config: Path, dt: str, stage: str, log: Path, draw: random.Random) ->
             family = driver.children(recursive=True)
         end_all([driver, *family])
     return died, left
-
-
-def outliving(family: list[psutil.Process], patience: float = 30.0) -> list[str]:
-    """Commands of the processes that are still at work after some time."""
-    until = time.monotonic() + patience
-    while True:
-        alive = []
-        for each in family:
-            with suppress(psutil.NoSuchProcess):
-                if each.is_running() and each.status() != psutil.STATUS_ZOMBIE:
-                    alive.append(" ".join(each.cmdline()))
-        if not alive or time.monotonic() > until:
-            return alive
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

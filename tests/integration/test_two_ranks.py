@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def _run(case: str) -> subprocess.CompletedProcess[str]:
+def _run(case: str, **environment: str) -> subprocess.CompletedProcess[str]:
     horovodrun = str(Path(sys.executable).parent / "horovodrun")
     command = [horovodrun, "--gloo", "-np", "2", "-H", "localhost:2", sys.executable, str(HERE / "two_ranks.py"), case]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("case", ["sums", "updates"])
+@pytest.mark.parametrize("case", ["sums", "updates", "ranker", "neumf"])
 def test_ranks_agree(case: str) -> None:
     done = _run(case)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -31,3 +34,10 @@ def test_a_rank_that_dies_ends_the_job() -> None:
     done = _run("dies")
     assert done.returncode != 0
     assert "planted error on rank 1" in done.stdout + done.stderr
+
+
+@pytest.mark.integration
+def test_a_rank_that_keeps_the_others_waiting_ends_the_job() -> None:
+    done = _run("waits", HOROVOD_STALL_CHECK_TIME_SECONDS="1", HOROVOD_STALL_SHUTDOWN_TIME_SECONDS="3")
+    assert done.returncode != 0
+    assert "is well" not in done.stdout

@@ -219,6 +219,13 @@ def test_the_hash_of_a_section_changes_with_it_and_with_nothing_else() -> None:
     assert parse_settings(copy.deepcopy(TREE)).section_hash(*sections) == base.section_hash(*sections)
 
 
+def test_the_hash_of_a_key_changes_with_it_and_not_with_its_section() -> None:
+    base = parse_settings(TREE)
+    same, other = (parse_settings(with_change(f"ranker.{key}", 0.4)) for key in ("dropout", "negative_share"))
+    assert same.section_hash("ranker.negative_share") == base.section_hash("ranker.negative_share")
+    assert other.section_hash("ranker.negative_share") != base.section_hash("ranker.negative_share")
+
+
 def test_features_need_a_table_to_come_from(tmp_path: Path) -> None:
     tree = copy.deepcopy(TREE)
     tree["input"].pop("users", None)

@@ -12,6 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Ranker
 from recsys_spark.models.deepfm import DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
+from recsys_spark.progress import say
 from recsys_spark.streaming import ExampleStream, sample_rows, shards
 from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
@@ -22,7 +23,10 @@ from recsys_spark.training.tasks.ranker import RankerTask
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``."""
+    """Train; rank 0 writes ``model.safetensors``, ``spec.json`` and ``curves.json``.
+
+    With ``choose_only`` in the job it ends with the curve of the first phase.
+    """
     settings = Ranker.model_validate(job["settings"])
     fields = FieldTables(_side(storage, job, "user"), _side(storage, job, "item"))
     spec = DeepFMSpec(
@@ -36,11 +40,12 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         dense=fields.dense,
         embedding_dropout=settings.embedding_dropout,
     )
-    columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *job["numbers"]]
+    columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *([c.OFFSET] if settings.hard_negatives else []), *job["numbers"]]
 
     def stream(files: list[list[Any]]) -> ExampleStream:
         mine = shards([(url, rows) for url, rows in files], collective.size, settings.batch_size)[collective.rank]
-        return ExampleStream(mine, columns, settings.batch_size, settings.seed, collective.rank)
+        order = (settings.batch_size, settings.seed, collective.rank)
+        return ExampleStream(mine, columns, *order, timeout=settings.read_timeout)
 
     def task(files: list[list[Any]], validation: ExampleStream | None) -> RankerTask:
         sample = torch.zeros(0, 0)
@@ -54,7 +59,13 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
 
     train, both = job["train_files"], [*job["train_files"], *job["valid_files"]]
     final = task(train, stream(job["valid_files"]))
+    if collective.rank == 0 and collective.size > 1:
+        say(f"ranker: {final.describe()}")
     curves = {"train": fit(final, stream(train), collective, settings, checkpoints("choose"), log, "ranker")}
+    if job.get("choose_only"):
+        if collective.rank == 0:
+            _write_curves(job, storage, final.metric, curves)
+        return
     if settings.refit:
         epochs = best_epoch(curves["train"], final.metric)
         final, refit = task(both, None), checkpoints("refit")
@@ -64,7 +75,13 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         weights = {name: tensor.contiguous() for name, tensor in final.weights().items()}
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
-        storage.write_json(f"{job['output']}/curves.json", {"metric": RankerTask.metric, "curves": repeatable(curves)})
+        _write_curves(job, storage, final.metric, curves)
+
+
+def _write_curves(
+    job: dict[str, Any], storage: Storage, metric: str, curves: dict[str, list[dict[str, float]]]
+) -> None:
+    storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
 
 
 def _side(storage: Storage, job: dict[str, Any], side: str) -> SideTables:

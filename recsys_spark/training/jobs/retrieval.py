@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.errors import RecsysError
+from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
-from recsys_spark.streaming import ExampleStream, shards
-from recsys_spark.tables.arrays import read_parquet, save_array
+from recsys_spark.streaming import ExampleStream, deal_groups, owned_shards, shards
+from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
+from recsys_spark.training.tasks.negatives import negative_shares
+from recsys_spark.training.tasks.neumf import NeuMFTask
+from recsys_spark.training.tasks.ranking import Validation
+from recsys_spark.training.tasks.retrieval import RetrievalTask
+from recsys_spark.training.tasks.snapshot import COLUMNS, Snapshot
+from recsys_spark.training.user_rows import UserRows, read_buckets
+
+MODELS: dict[str, type[RetrievalTask] | type[NeuMFTask]] = {"mf": RetrievalTask, "neumf": NeuMFTask}
 
 _WHOLE = 1 << 27  # numbers of the item vectors, up to which the whole catalogue may be each batch's negatives: 512 MiB
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
-    """Train all snapshots; rank 0 writes ``user_vectors.<cut>.npy``, ``item_vectors.<cut>.npy`` and ``curves.json``."""
+    """Train all snapshots; writes what the model saves at each cut, and ``curves.json``."""
     settings = Retrieval.model_validate(job["settings"])
-    context = _Context(job, settings, storage, collective, log)
+    context = _Context(job, settings, storage, collective, log, holders(job, storage, settings, collective))
     validation: Validation | None = _validation(storage, job["validation"])
-    task: RetrievalTask | None = None
+    task: Snapshot | None = None
     known: list[Any] = []
     curves: dict[str, list[dict[str, float]]] = {}
     for snapshot in job["snapshots"]:
@@ -42,14 +52,51 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
                 epochs = settings.refit_epochs or _passes(next(iter(curves.values())), task.metric)
                 if not anew:
                     task.start_from(earlier)
+            elif collective.rank == 0 and collective.size > 1:
+                say(f"retrieval: {task.describe()}")
             curves[cut] = context.fit(task, snapshot, epochs)
         known, validation = snapshot["files"], None  # later cuts have trained on the validation window
-        if collective.rank == 0:
-            for side, vectors in zip(("user", "item"), task.model.vectors(), strict=True):
-                save_array(storage, f"{job['output']}/{side}_vectors.{cut}.npy", vectors.numpy())
+        task.save(storage, job["output"], cut, job["scratch"], context.held.of_user)
     if collective.rank == 0:
         metric = "" if task is None else task.metric
         storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
+
+
+@dataclass(frozen=True, eq=False)
+class Holders:
+    """Who holds which user.
+
+    Parameters
+    ----------
+    of_group : list of int
+        Rank of each group of user buckets; empty where all ranks hold all users.
+    of_user : int16 [users]
+        Rank of each user; of the padding it is rank 0, though all have it.
+    rows : UserRows
+        Of this rank.
+    """
+
+    of_group: list[int]
+    of_user: NDArray[np.int16]
+    rows: UserRows
+
+
+def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collective: Collective) -> Holders:
+    """Deal the users out, the same way on every rank: bucket b belongs to group b modulo the number of groups."""
+    groups, users = job["user_groups"], job["users"]
+    bucket_of = read_buckets(storage, job["user_ids"], users, job["buckets"])
+    if collective.size == 1 or not settings.shard_users or not MODELS[settings.model].splits_users:
+        return Holders([], np.zeros(users, np.int16), UserRows.of(bucket_of))
+    rows = [0] * groups
+    for _, count, group in job["snapshots"][-1]["files"]:  # the last one knows the files of all others
+        rows[group] += count
+    of_group = deal_groups(rows, collective.size)
+    if collective.rank == 0 and collective.size > groups:
+        say(f"retrieval: the users are in {groups} group(s), so only {groups} of {collective.size} ranks hold some")
+    of_bucket = np.array(of_group, np.int16)[np.arange(job["buckets"]) % groups]
+    of_user = of_bucket[bucket_of]
+    of_user[c.PADDING_INDEX] = 0
+    return Holders(of_group, of_user, UserRows.of(bucket_of, of_bucket == collective.rank))
 
 
 @dataclass(frozen=True)
@@ -61,11 +108,12 @@ class _Context:
     storage: Storage
     collective: Collective
     log: Log
+    held: Holders
 
-    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> RetrievalTask:
+    def task(self, snapshot: dict[str, Any], validation: Validation | None) -> Snapshot:
         """A model that knows nothing yet but its cut's counts."""
         stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
-        names = ("events", "recent_users", "earlier_users")
+        names = ("events", "users", "recent_users", "earlier_users")
         counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
         for name, values in counts.items():
             values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
@@ -83,18 +131,25 @@ class _Context:
                 "Give a number: so many items are drawn for each batch.",
             )
         fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
-        prior = first_bias(fresh, torch.from_numpy(counts["events"]), self.settings)
-        return RetrievalTask(
-            *size, counts["events"], prior, snapshot["time"], validation, self.settings, self.collective
-        )
+        events, pairs = counts["events"], counts["users"]
+        prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
+        work = (self.settings, self.collective)
+        model, now = MODELS[self.settings.model], snapshot["time"]
+        return model(*size, events, prior, now, validation, *work, pairs, self.held.rows)
 
-    def fit(self, task: RetrievalTask, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
+    def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
         settings, collective = self.settings, self.collective
-        mine = shards([tuple(f) for f in snapshot["files"]], collective.size, settings.batch_size)[collective.rank]
+        files, of_group = [tuple(each) for each in snapshot["files"]], self.held.of_group
+        if of_group:
+            dealt = owned_shards(files, of_group, collective.size, settings.batch_size)
+        else:
+            dealt = shards([(url, rows) for url, rows, _ in files], collective.size, settings.batch_size)
+        mine = dealt[collective.rank]
         together = c.USER_INDEX if self.job["whole_users"] else None
         order = (settings.batch_size, settings.seed, collective.rank)
-        stream = ExampleStream(mine, COLUMNS, *order, together=together)
+        stream = ExampleStream(mine, COLUMNS, *order, together=together, timeout=settings.read_timeout)
+        task.examples = partial(stream.epoch, 0, shuffle=False)
         folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
         checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
         return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
@@ -105,7 +160,7 @@ def _passes(curve: list[dict[str, float]], metric: str) -> int:
     return best_epoch(curve, metric) if metric in curve[-1] else len(curve)
 
 
-def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval) -> Tensor:
+def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval, pairs: Tensor | None = None) -> Tensor:
     """What an item's bias is about to be, from its popularity, float32 [items].
 
     For the logistic loss it is the logarithm of how often the item is taken over how often it is a negative; for the
@@ -118,15 +173,15 @@ def first_bias(fresh: Tensor, events: Tensor, settings: Retrieval) -> Tensor:
     events : int64 [items]
         By which negatives are drawn.
     settings : Retrieval
+    pairs : int64 [items], optional
+        By which a batch holds them; ``events`` where they are not given.
     """
     log = (fresh + 0.1).log()
     if settings.loss == "squared":  # scores from 0 to 1
         return torch.zeros(len(fresh))
     if settings.loss != "bce":
         return (log - 3.0).float()
-    power = settings.negative_power if settings.negatives else 0.0
-    draws = torch.where(events > 0, events.double() ** power, 0.0)
-    drawn = settings.negative_weight * fresh.sum() * draws / draws.sum().clamp_min(1e-12)
+    drawn = settings.negative_weight * fresh.sum() * negative_shares(events, settings, pairs)
     return torch.where(events > 0, log - drawn.clamp_min(1e-6).log(), 0.0).float()
 
 

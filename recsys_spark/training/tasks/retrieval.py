@@ -1,65 +1,48 @@
-"""Matrix factorization, one snapshot a cut; validated by ranking items that are new to a user."""
+"""Matrix factorization as it is trained: a rank may hold the rows of its own users only."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from recsys_spark import columns as c
-from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
 from recsys_spark.models import blocks
-from recsys_spark.models.mf import MatrixFactorization
-from recsys_spark.ragged import Rows
-from recsys_spark.streaming.reader import ROW_WEIGHT
+from recsys_spark.models.mf import MatrixFactorization, mean_of
+from recsys_spark.tables.arrays import save_array
+from recsys_spark.tables.storage import Storage
+from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import TableUpdates, linear_decay
+from recsys_spark.training.tasks.negatives import Drawn
+from recsys_spark.training.tasks.ranking import Validation
+from recsys_spark.training.tasks.snapshot import Snapshot, pair_weights
+from recsys_spark.training.user_rows import UserRows, first_rows
+from recsys_spark.training.vectors import save_user_vectors
 
-COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
-_RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Users to rank for.
-
-    Parameters
-    ----------
-    users : int64 [U]
-    seen : Rows
-        Items that each of them had before the cut.
-    truth : Rows
-        New ones that they took after it.
-    """
-
-    users: NDArray[np.int64]
-    seen: Rows
-    truth: Rows
+_USERS = "user.weight"
 
 
-class RetrievalTask:
-    """See ``training.loop.Task``.
+class RetrievalTask(Snapshot):
+    """See ``Snapshot``.
 
     Parameters
     ----------
     users, items : int
         Rows of the tables.
-    events : int64 [items]
-        Events of each item before the cut; items without any are neither negatives nor candidates.
-    prior : float32 [items]
-        First bias of each item.
-    now : int
-        The cut, in seconds.
-    validation : Validation, optional
-    settings : Retrieval
-    collective : Collective
+    events, prior, now, validation, settings, collective, pairs
+        As in ``Snapshot``.
+    rows : UserRows, optional
+        Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
+        users are here.
     """
+
+    splits_users = True
+    model: MatrixFactorization
 
     def __init__(
         self,
@@ -71,181 +54,106 @@ class RetrievalTask:
         validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
+        pairs: NDArray[np.int64] | None = None,
+        rows: UserRows | None = None,
     ) -> None:
-        torch.manual_seed(settings.seed)
+        super().__init__(events, prior, now, validation, settings, collective, pairs)
+        self.rows = UserRows.of(np.zeros(users, np.uint16)) if rows is None else rows
         whole = settings.negatives == 0
-        size = (users, items, settings.dim)
-        self.model = MatrixFactorization(*size, settings.init_std, settings.temperature, sparse_items=not whole)
-        self.metric = f"ndcg{settings.validation_k}_new"
-        self.prior = prior if settings.bias else torch.zeros_like(prior)
+        size = (len(self.rows), items, settings.dim)
+        score = (settings.init_std, settings.temperature)
+        self.model = MatrixFactorization(*size, *score, sparse_items=not whole, history=settings.history)
+        self._past: Tensor | None = None
+        draw = (settings.seed, settings.init_std)
         with torch.no_grad():
+            self.rows.fill(self.model.user.weight, *draw)
+            self.model.item.weight.copy_(first_rows("item", 0, items, settings.dim, *draw))
+            self.model.item.weight[c.PADDING_INDEX] = 0.0
             self.model.bias.weight[:, 0] = self.prior
-        counts = torch.from_numpy(events)
-        self.allowed = counts > 0
-        self.negatives = Negatives(counts, settings)
-        self.now, self.validation = now, validation
-        self.settings, self.collective = settings, collective
-        collective.broadcast(self.model)
         self.model.bias.weight.requires_grad_(settings.bias)
-        tables = [self.model.user, self.model.item]
-        self.updates = TableUpdates([*tables, self.model.bias] if settings.bias else tables, collective)
+        shared = {"item": self.model.item, "bias": self.model.bias}
+        tables = {"user": self.model.user, **shared}
+        for table in (tables if self.rows.whole else shared).values():
+            collective.broadcast(table)
+        if not settings.bias:
+            del tables["bias"]
+        self.updates = self.share(tables, own=() if self.rows.whole else ("user",))
 
-    def start_from(self, earlier: RetrievalTask) -> None:
-        """Begin with an earlier cut's model; biases move with the items' popularity since."""
-        weights = dict(earlier.model.state_dict())
-        weights["bias.weight"] = weights["bias.weight"] + (self.prior - earlier.prior).unsqueeze(1)
-        self.model.load_state_dict(weights)
+    def block(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn, weight: Tensor) -> blocks.Rivals:
+        """By products of vectors."""
+        block: blocks.Rivals = self.model(users, owner, positives, drawn.items, drawn.place, weight)
+        return block
 
-    def begin(self, epoch: int) -> None:
-        """Draws of an epoch follow from the seed, the epoch and the rank, so that a resumed run repeats them."""
-        seed = np.random.SeedSequence([self.settings.seed, epoch, self.collective.rank]).generate_state(1)[0]
-        self.negatives.random.manual_seed(int(seed))
+    def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
+        """Vectors of users and items."""
+        return [(self.model.user, self.model.item)]
 
-    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
-        """One step; an old event weighs less, by half-life."""
-        positives = batch[c.ITEM_INDEX].long()
-        users, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
-        age = (self.now - batch[c.TIME]) / SECONDS_PER_DAY
-        weight = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / self.settings.half_life_days)
-        drawn = self.negatives.draw(positives)
-        block = self.model(users, owner, positives, drawn.items, drawn.place)
-        loss = self._loss(block, drawn, weight)
-        pairs = len(positives) * self.collective.size
-        decay = self.settings.weight_decay / self.collective.size
-        total = loss / pairs + decay * self._squares(users, owner, positives, drawn) if decay else loss / pairs
-        total.backward()
-        self.updates.step(self.settings.learning_rate * linear_decay(progress))
-        return float(loss.detach()), float(weight.sum())
-
-    def _loss(self, block: blocks.Block, drawn: Drawn, weight: Tensor) -> Tensor:
-        kind, times = self.settings.loss, self.settings.negative_weight
-        if kind == "softmax":
-            return blocks.softmax(block, drawn.expected, weight)
-        if kind == "bpr":
-            return blocks.bayesian_ranking(block, self.negatives.one_of(drawn, len(weight)), weight)
-        return (blocks.cross_entropy if kind == "bce" else blocks.squares)(block, drawn.share, weight, times)
-
-    def _squares(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn) -> Tensor:
-        """Mean squared length of the vectors in use, each as often as the loss uses it."""
-        times = self.settings.negative_weight if self.settings.loss in ("bce", "squared") else 0.0
-        often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
-        inside = drawn.place >= 0
-        outside, counts = torch.unique(positives[~inside], return_counts=True)
-        shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
-        parts = (
-            (self.model.user, users, often),
-            (self.model.item, outside, counts / len(owner)),
-            (self.model.item, drawn.items, shared + drawn.share * (times or 1.0)),
-        )
-        total = torch.zeros(())
-        for table, rows, weights in parts:
-            total = total + table(rows).square().sum(1) @ weights
-        return total
+    def update(self, loss: Tensor, factor: float) -> None:
+        """Rows of the batch."""
+        self.updates.health.spread(loss).backward()
+        self.updates.step(self.settings.learning_rate * factor, self.settings.clip_norm)
 
     @torch.no_grad()
-    def validate(self) -> float | None:
-        """NDCG over the whole catalogue, of items new to the user; each rank ranks its share of the users."""
-        if self.validation is None or len(self.validation.users) == 0:
-            return None
-        sums = torch.zeros(2, dtype=torch.float64)
-        user_vectors, item_vectors = self.model.vectors()
-        mine = np.arange(self.collective.rank, len(self.validation.users), self.collective.size)
-        at_once = max(1, min(256, _RANKED_AT_ONCE // len(item_vectors)))
-        for start in range(0, len(mine), at_once):
-            rows = mine[start : start + at_once]
-            scores = user_vectors[torch.from_numpy(self.validation.users[rows])] @ item_vectors.T
-            scores[:, ~self.allowed] = -math.inf
-            sums += self._gains(scores, rows)
-        sums = self.collective.sum(sums)
-        return float(sums[0] / sums[1].clamp_min(1))
+    def look_back(self) -> None:
+        """Take the mean of each user's item vectors, as they are now; ``user_vectors`` needs it after every change."""
+        if not self.settings.history:
+            return
+        total, weights = torch.zeros(len(self.rows), self.settings.dim), torch.zeros(len(self.rows))
+        for batch in self.examples():
+            rows = self.rows.of_users(batch[c.USER_INDEX].long())
+            weight = pair_weights(batch, self.now, self.settings.half_life_days)
+            items = self.model.item_directions(batch[c.ITEM_INDEX].long())
+            total.index_add_(0, rows, weight.unsqueeze(1) * items)
+            weights.index_add_(0, rows, weight)
+        if self.rows.whole:
+            total, weights = self.collective.sum(total), self.collective.sum(weights)
+        self._past = mean_of(total, weights)
 
-    def _gains(self, scores: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Sum of the NDCG of some users, and their number."""
-        assert self.validation is not None
-        k = min(self.settings.validation_k, scores.shape[1])
-        discount = 1.0 / torch.arange(2, k + 2, dtype=torch.float64).log2()
-        for row, scored in zip(rows.tolist(), scores, strict=True):
-            scored[torch.from_numpy(self.validation.seen.row(row)).long()] = -math.inf
-        best, total = scores.topk(k), 0.0
-        for row, items, values in zip(rows.tolist(), best.indices.numpy(), best.values, strict=True):
-            wanted = self.validation.truth.row(row)
-            hits = torch.from_numpy(np.isin(items, wanted)) & values.isfinite()  # what nobody may get is no hit
-            total += float(discount[hits].sum() / discount[: len(wanted)].sum())
-        return torch.tensor([total, len(rows)], dtype=torch.float64)
+    def user_vectors(self, rows: Tensor) -> Tensor:
+        """Vectors of some rows of this rank, int64 [U] to float32 [U, W]."""
+        return self.model.user_vectors(rows, None if self._past is None else self._past[rows])
+
+    def scorer(self) -> Callable[[Tensor], Tensor]:
+        """By the vectors of now."""
+        self.look_back()
+        item_vectors = self.model.item_vectors()
+        return lambda rows: self.user_vectors(rows) @ item_vectors.T
+
+    def save(self, storage: Storage, folder: str, cut: str, scratch: str, holder: NDArray[np.int16]) -> None:
+        """Write ``user_vectors.<cut>.npy`` and ``item_vectors.<cut>.npy``."""
+        if self.collective.rank == 0:
+            save_array(storage, f"{folder}/item_vectors.{cut}.npy", self.model.item_vectors().numpy())
+        self.look_back()
+        target, own = f"{folder}/user_vectors.{cut}.npy", f"{scratch}/user_vectors"
+        save_user_vectors(storage, target, own, self.user_vectors, self.rows, holder, self.collective)
 
     def weights(self) -> dict[str, Tensor]:
-        """Parameters."""
-        return dict(self.model.state_dict())
+        """Parameters that all ranks hold alike; the users' are in the parts."""
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name != _USERS}
 
     def state(self) -> dict[str, Any]:
-        """Optimizer."""
-        return self.updates.state_dict()
+        """Optimizer, but for what it keeps of each user's row."""
+        state = self.updates.state_dict()
+        return {**state, "user": by_row.without_rows(state["user"], len(self.rows))}
 
     def load(self, weights: dict[str, Tensor], state: dict[str, Any] | None) -> None:
-        """Take weights and state back."""
-        self.model.load_state_dict(weights)
+        """Take weights and state back; the users' come with the parts."""
+        self.model.load_state_dict({**weights, _USERS: self.model.user.weight.detach()})
         if state is not None:
-            self.updates.load_state_dict(state)
+            users = by_row.with_rows(state["user"], len(self.rows))
+            self.updates.load_state_dict({**state, "user": users})
 
+    def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Users' rows and their optimizer state, a part a bucket; the first rank gives them where all hold all."""
+        if self.rows.whole and self.collective.rank != 0:
+            return
+        yield from by_row.parts(self.rows.slices, self._of_users())
 
-@dataclass(frozen=True)
-class Drawn:
-    """Items that a batch shares, K of them, each once.
+    def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
+        """Take the rows of the buckets back that this rank holds now."""
+        by_row.take_parts(self.rows.slices, self._of_users(), read)
 
-    Parameters
-    ----------
-    items : int64 [K]
-    expected : float32 [K]
-        How often each was drawn, over how often it was to be expected.
-    share : float32 [K]
-        How often each was drawn, over all draws.
-    place : int64 [B]
-        Place of each pair's item among these; -1 where it is not one of them.
-    """
-
-    items: Tensor
-    expected: Tensor
-    share: Tensor
-    place: Tensor
-
-
-class Negatives:
-    """Draws the items that a batch shares.
-
-    Parameters
-    ----------
-    counts : int64 [items]
-        Popularity; items with 0 are never drawn.
-    settings : Retrieval
-    """
-
-    def __init__(self, counts: Tensor, settings: Retrieval) -> None:
-        self.random = torch.Generator()
-        self.number = settings.negatives
-        draws = torch.where(counts > 0, counts.double() ** settings.negative_power, 0.0)
-        self.cumulative = draws.cumsum(0)
-        self.expected = (draws / draws.sum() * self.number).float()
-        self.place_of = torch.full((len(counts),), -1)
-        self.all = torch.nonzero(counts > 0).squeeze(1)
-
-    def draw(self, positives: Tensor) -> Drawn:
-        """All items, or a sample with replacement; ``positives`` are those of the batch's pairs, int64 [B]."""
-        if self.number == 0:
-            items, ones = self.all, torch.ones(len(self.all))
-            return Drawn(items, ones, ones / len(items), self._places(items, positives))
-        points = torch.rand(self.number, generator=self.random, dtype=torch.float64) * self.cumulative[-1]
-        found = torch.searchsorted(self.cumulative, points, right=True).clamp_max(len(self.cumulative) - 1)
-        items, times = torch.unique(found, return_counts=True)
-        return Drawn(items, times / self.expected[items], times / self.number, self._places(items, positives))
-
-    def one_of(self, drawn: Drawn, count: int) -> Tensor:
-        """Random places among drawn items, each item as often as it was drawn, int64 [count]."""
-        points = torch.rand(count, generator=self.random)
-        places = torch.searchsorted(drawn.share.cumsum(0), points, right=True)
-        return places.clamp_max(len(drawn.items) - 1)
-
-    def _places(self, items: Tensor, positives: Tensor) -> Tensor:
-        self.place_of[items] = torch.arange(len(items))
-        places = self.place_of[positives]
-        self.place_of[items] = -1
-        return places
+    def _of_users(self) -> dict[str, Tensor]:
+        """Tensors with a row a user: their vectors, and what the optimizer keeps."""
+        kept = by_row.row_tensors(self.updates.state_dict()["user"], len(self.rows))
+        return {"weight": self.model.user.weight.detach(), **kept}

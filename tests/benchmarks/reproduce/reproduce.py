@@ -1,6 +1,7 @@
 """Published tables, by the pipeline's own stages and settings.
 
-    make reproduce-ncf        leave-one-out on MovieLens-1M: HR@10 and NDCG@10 among 99 negatives (He et al. 2017)
+    make reproduce-ncf        leave-one-out on MovieLens-1M: HR@10 and NDCG@10 among 99 negatives (He et al. 2017),
+                              by matrix factorization and by NeuMF
     make reproduce-gowalla    full ranking: Recall@20 and NDCG@20 (Wang et al. 2019)
     make reproduce-ctr        MovieLens-1M, liked or disliked: AUC and log loss of DeepFM (RecBole, see ``ctr.py``)
 
@@ -27,10 +28,13 @@ import ctr
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load
 
 from recsys_spark.config import load_settings
 from recsys_spark.evaluation.metrics import ranking_sums
+from recsys_spark.models.neumf import NeuMF, NeuMFSpec
 from recsys_spark.pipeline import load_stage
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.top_k import top_k
@@ -51,6 +55,24 @@ class Trained:
     items: NDArray[np.float32]
     user_index: dict[str, int]
     item_index: dict[str, int]
+
+    def scores(self, user: int, items: Ints) -> NDArray[np.float32]:
+        return self.items[items] @ self.users[user]
+
+
+@dataclass(frozen=True)
+class TrainedNeuMF:
+    """The final model and the index of each id."""
+
+    model: NeuMF
+    user_index: dict[str, int]
+    item_index: dict[str, int]
+
+    @torch.no_grad()
+    def scores(self, user: int, items: Ints) -> NDArray[np.float32]:
+        of_user, index = torch.full((len(items),), user), torch.from_numpy(items)
+        sides = self.model.user_sides(of_user), self.model.item_sides(index)
+        return self.model.pairs(*sides, self.model.bias(index).squeeze(1)).numpy()
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -75,15 +97,15 @@ def ncf_log(data: Path, folder: Path) -> None:
     write_log(folder, rows[:, 0], rows[:, 1], rows[:, 3], last)
 
 
-def ncf_figures(data: Path, model: Trained) -> dict[str, float]:
+def ncf_figures(data: Path, model: Trained | TrainedNeuMF) -> dict[str, float]:
     """Place of the test item among its 99 negatives; of equal scores, half are taken to be better."""
     hits, gains = [], []
     for line in lines(data / "ml-1m/ncf_loo/ml-1m.test.negative.gz"):
         first, *negatives = line.split("\t")
         user, item = first.strip("()").split(",")
-        vector = model.users[model.user_index[user]]
-        index = [model.item_index.get(each.strip(), -1) for each in (item, *negatives)]
-        scores = np.where(np.array(index) >= 0, model.items[index] @ vector, -np.inf)  # never seen: last
+        index = np.array([model.item_index.get(each.strip(), -1) for each in (item, *negatives)])
+        found = model.scores(model.user_index[user], index.clip(0))
+        scores = np.where(index >= 0, found, -np.inf)  # never seen: last
         place = np.sum(scores[1:] > scores[0]) + 0.5 * np.sum(scores[1:] == scores[0])
         hits.append(place < 10)
         gains.append(1 / np.log2(place + 2) if place < 10 else 0.0)
@@ -132,30 +154,35 @@ def taken(rows: Rows, users: Ints) -> Rows:
     return Rows.from_lists([rows.row(user) for user in users.tolist()])
 
 
-TABLES: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path, Trained], dict[str, float]]]] = {
-    "ncf": (ncf_log, ncf_figures),
-    "gowalla": (gowalla_log, gowalla_figures),
+# how its log is made, how it is measured, and the settings of each model, with what its figures' names begin with
+TABLES: dict[str, tuple[Callable[[Path, Path], None], Callable[[Path, Any], dict[str, float]], dict[str, str]]] = {
+    "ncf": (ncf_log, ncf_figures, {"ncf": "", "neumf": "neumf_"}),
+    "neumf": (ncf_log, ncf_figures, {"neumf": "neumf_"}),  # a row of the table above by itself
+    "gowalla": (gowalla_log, gowalla_figures, {"gowalla": ""}),
 }
 SEED = "retrieval.seed"
 
 
-def train(spark: Any, settings: Any) -> Trained:
+def train(spark: Any, settings: Any) -> Trained | TrainedNeuMF:
     """Run the stages, and read what they wrote."""
     for name in ("clean", "featurize", "train-retrieval"):
         run_stage(load_stage(name), spark, settings, DATE)
     store = TableStore(settings.root)
-    tables = {
-        name: read_parquet(store.storage, store.need(name, DATE).folder)
-        for name in ("user_ids", "item_ids", "user_vectors", "item_vectors")
-    }
-    vectors = {
-        side: np.stack(tables[f"{side}_vectors"]["vector"].to_numpy()).astype(np.float32) for side in ("user", "item")
-    }
+
+    def rows(name: str) -> pa.Table:
+        return read_parquet(store.storage, store.need(name, DATE).folder)
+
     index = {}
     for side in ("user", "item"):
-        ids = tables[f"{side}_ids"]
+        ids = rows(f"{side}_ids")
         index[side] = dict(zip(ids[f"{side}_id"].to_pylist(), ids["index"].to_pylist(), strict=True))
-    return Trained(vectors["user"], vectors["item"], index["user"], index["item"])
+    if settings.retrieval.model == "neumf":
+        folder = store.need("retrieval_model", DATE).folder
+        model = NeuMF(NeuMFSpec(**store.storage.read_json(f"{folder}/neumf.json"))).eval()
+        model.load_state_dict(load(store.storage.read_bytes(f"{folder}/neumf.final.safetensors")))
+        return TrainedNeuMF(model, index["user"], index["item"])
+    vectors = [np.stack(rows(f"{side}_vectors")["vector"].to_numpy()).astype(np.float32) for side in ("user", "item")]
+    return Trained(vectors[0], vectors[1], index["user"], index["item"])
 
 
 def main(table: str) -> None:
@@ -166,21 +193,25 @@ def main(table: str) -> None:
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix=f"reproduce-{table}-") as folder:
         os.environ["REPRODUCE_FOLDER"] = folder
+        models = {"ctr": ""}  # which reads the ratings as they were published
         if table in TABLES:
-            TABLES[table][0](data, Path(folder))
-        config, spark = Path(__file__).with_name(f"{table}.yaml"), None
+            make_log, figures_of, models = TABLES[table]
+            make_log(data, Path(folder))
+        spark = None
         for seed in range(1, int(os.environ.get("SEEDS", "3")) + 1):
-            settings = load_settings(config, [f"{ctr.SEED if table == 'ctr' else SEED}={seed}", *sys.argv[2:]])
-            spark = spark or make_session(settings)
-            started = time.monotonic()
-            if table == "ctr":
-                figures = ctr.figures(spark, settings, DATE)
-                seconds = time.monotonic() - started
-            else:
-                model = train(spark, settings)
-                seconds = time.monotonic() - started
-                figures = TABLES[table][1](data, model)
-            found.append({**figures, "seconds": seconds})
+            figures: dict[str, float] = {}
+            for name, prefix in models.items():
+                config = Path(__file__).with_name(f"{name}.yaml")
+                settings = load_settings(config, [f"{ctr.SEED if table == 'ctr' else SEED}={seed}", *sys.argv[2:]])
+                spark = spark or make_session(settings)
+                started = time.monotonic()
+                if table == "ctr":
+                    measured = ctr.figures(spark, settings, DATE)
+                else:
+                    measured = figures_of(data, train(spark, settings))
+                measured["seconds"] = time.monotonic() - started
+                figures |= {f"{prefix}{key}": value for key, value in measured.items()}
+            found.append(figures)
             print(f"seed {seed}: " + " · ".join(f"{k} {v:.4f}" for k, v in found[-1].items()), flush=True)
     means = {name: round(float(np.mean([each[name] for each in found])), 4) for name in found[0]}
     spread = {f"{name}_spread": round(float(np.ptp([each[name] for each in found])), 4) for name in found[0]}

@@ -46,6 +46,6 @@ def work(spark: SparkSession, night: TableStore, tiny_settings: Callable[..., Se
         inputs = {name: night.need(name, DT) for name in STAGE.inputs if name not in without}
         stamp = Stamp(DT, f"report-{tmp_path.name}", "report", "f" * 32, "a" * 16, "0.0.0", {})
         chosen = {"report": {"examples": 3}, **settings}
-        return Work(spark, tiny_settings(tmp_path, **chosen), store, DT, stamp, inputs)
+        return Work(tiny_settings(tmp_path, **chosen), store, DT, stamp, inputs, spark)
 
     return make

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -189,3 +192,89 @@ def test_runs_of_equal_keys_are_shuffled_whole(tmp_path: Path) -> None:
         orders.append(found.tolist())
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) != orders[0]
+
+
+@pytest.mark.parametrize("skip", [0, 1, 4, 7, 99])
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_a_resumed_epoch_gives_the_rest_of_its_batches(tmp_path: Path, skip: int, ahead: int) -> None:
+    files = write(tmp_path, SIZES)
+    for rank, shard in enumerate(shards(files, 2, BATCH)):
+        stream = ExampleStream(shard, COLUMNS, BATCH, 1, rank, window=2, ahead=ahead)
+        expected = list(stream.epoch(1))[skip:]
+        found = list(stream.epoch(1, skip=skip))
+        assert len(found) == len(expected)
+        for batch, same in zip(expected, found, strict=True):
+            assert all(torch.equal(batch[name], same[name]) for name in batch)
+
+
+def test_what_a_stream_says_of_itself_follows_its_batches(tmp_path: Path) -> None:
+    files = write(tmp_path / "a", SIZES)
+    (stream,) = streams(files, 1)
+    moved = [(url.replace("/a/", "/b/"), rows) for url, rows in files]
+    assert streams(moved, 1)[0].describe() == stream.describe()
+    others = [
+        streams(files[::-1], 1)[0],
+        streams(files[:-1], 1)[0],
+        streams([(files[0][0], 6), *files[1:]], 1)[0],
+        streams(files, 1, seed=2)[0],
+        streams(files, 1, window=3)[0],
+        ExampleStream(shards(files, 1, 5)[0], COLUMNS, 5, 1, window=2),
+        ExampleStream(shards(files, 1, BATCH)[0], COLUMNS[:2], BATCH, 1, window=2),
+    ]
+    for other in others:
+        assert other.describe() != stream.describe()
+    first, second = streams(files, 2)
+    assert first.describe() == second.describe()
+    changed = {name for name, value in first.describe().items() if value != stream.describe()[name]}
+    assert changed == {"ranks", "steps"}
+
+
+def test_only_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path, SIZES)
+    (tmp_path / "part-3.parquet").write_bytes((tmp_path / "part-3.parquet").read_bytes()[:-40])
+    (stream,) = streams(files, 1, window=8)
+    with pytest.raises(RecsysError) as error:
+        list(stream.epoch(0))
+    assert error.value.where == files[3][0]
+
+
+def test_storage_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shard,) = shards(write(tmp_path, SIZES), 1, BATCH)
+    wake = threading.Event()
+    groups = module._groups
+
+    def late(urls: tuple[str, ...], columns: list[str]) -> Iterator[dict[str, np.ndarray]]:
+        wake.wait(60)
+        yield from groups(urls, columns)
+
+    monkeypatch.setattr(module, "_groups", late)
+    threading.Timer(1.0, wake.set).start()  # so that the end need not wait for its patience
+    stream = ExampleStream(shard, COLUMNS, BATCH, 1, rank=3, timeout=0.3)
+    with pytest.raises(RecsysError, match=r"examples of rank 3, epoch 7: no batch came for 0\.3 seconds"):
+        next(stream.epoch(7))
+
+
+def test_no_thread_outlives_an_epoch_that_is_left(tmp_path: Path) -> None:
+    (stream,) = streams(write(tmp_path, [400] * 4), 1)
+    before = set(threading.enumerate())
+    batches = stream.epoch(0)
+    next(batches)
+    assert set(threading.enumerate()) - before
+    batches.close()
+    assert not set(threading.enumerate()) - before  # one of an earlier test may have ended by now
+
+
+def test_memory_is_flat_over_epochs(tmp_path: Path) -> None:
+    """Twenty epochs of 320,000 rows; a row that was kept would be 16 bytes more, an epoch 5 MB."""
+    files = []
+    for number in range(8):
+        rows = np.arange(40_000)
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"user": rows.astype(np.int32), "item": rows.astype(np.int32), "time": rows}), path)
+        files.append((path.as_uri(), len(rows)))
+    stream = ExampleStream(shards(files, 1, 4096)[0], ["user", "item", "time"], 4096, 1)
+    process, used = psutil.Process(), []
+    for epoch in range(20):
+        assert sum(float(batch[ROW_WEIGHT].sum()) for batch in stream.epoch(epoch)) == 320_000
+        used.append(process.memory_info().rss / 1e6)
+    assert np.median(used[-5:]) - np.median(used[3:8]) < 12.0, used

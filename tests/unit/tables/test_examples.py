@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_spark.tables.examples import write_shuffled
+from recsys_spark.tables.examples import group_of, write_apart, write_shuffled
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -63,6 +63,42 @@ def test_rows_that_belong_together_stay_neighbours(spark: SparkSession, tmp_path
     assert len(runs) == len(set(runs)) == 17
     assert runs != sorted(runs)
     assert sorted(tuple(row.values()) for row in found) == sorted(rows_of(400))
+
+
+@pytest.mark.parametrize(("expected", "groups"), [(1, 3), (1_200_000, 3), (1, 17), (1, 40)])
+def test_groups_are_kept_apart(spark: SparkSession, tmp_path: Path, expected: int, groups: int) -> None:
+    """However many tasks write a group (more than one, where a million rows are expected)."""
+    rows = spark.createDataFrame(rows_of(400), "user int, item int, time bigint, weight float").repartition(3)
+    sizes = write_apart(rows, (tmp_path / "x").as_uri(), KEY, 50, ("user", groups), expected, ["user"])
+    files = sorted((tmp_path / "x").glob("part-*"))
+    tables = [pq.read_table(file) for file in files]
+    assert [table.num_rows for table in tables] == sizes
+    assert sorted(tuple(row.values()) for table in tables for row in table.to_pylist()) == sorted(rows_of(400))
+    found: dict[int, list[int]] = {}
+    for file, table in zip(files, tables, strict=True):
+        users = table["user"].to_pylist()
+        assert {user % groups for user in users} == {group_of(file.name)}
+        found.setdefault(group_of(file.name), []).extend(users)
+    assert len(found) == min(groups, 17)
+    for group, users in found.items():
+        own = [size for file, size in zip(files, sizes, strict=True) if group_of(file.name) == group]
+        assert max(own) - min(own) <= 1
+        assert len(own) == max(1, round(len(users) / 50))
+        runs = [user for user, _ in itertools.groupby(users)]
+        assert len(runs) == len(set(runs))  # users stay whole
+    with pytest.raises(ValueError, match="the name says no group"):
+        group_of("part-00000.parquet")
+
+
+def test_the_order_within_groups_does_not_depend_on_who_wrote_it(spark: SparkSession, tmp_path: Path) -> None:
+    ways = []
+    for parts, expected in ((1, 1), (5, 3_000_000)):
+        rows = spark.createDataFrame(rows_of(300), "user int, item int, time bigint, weight float").repartition(parts)
+        write_apart(rows, (tmp_path / str(parts)).as_uri(), KEY, 60, ("user", 4), expected, KEY)
+        ways.append([pq.read_table(file) for file in sorted((tmp_path / str(parts)).glob("part-*"))])
+    assert ways[0] == ways[1]
+    times = ways[0][0]["time"].to_pylist()
+    assert 0.3 < sum(a < b for a, b in itertools.pairwise(times)) / len(times) < 0.7
 
 
 def test_rows_are_shuffled_over_the_whole(spark: SparkSession, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys_spark.config import Training
 from recsys_spark.errors import RecsysError
 from recsys_spark.tables.storage import Storage
-from recsys_spark.training.checkpoint import Checkpoints
+from recsys_spark.training.checkpoint import Checkpoints, Saved
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.loop import best_epoch, fit
 
@@ -24,16 +24,22 @@ class Noise:
 
     batch_size = 4
 
-    def __init__(self, given: int = STEPS) -> None:
+    def __init__(self, given: int = STEPS, **said: Any) -> None:
         self.given = given
+        self.said = {"batch_size": 4, "seed": 1, "digest": "a", "ranks": 1, **said}
 
     def __len__(self) -> int:
         return STEPS
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, epoch: int, shuffle: bool = True, skip: int = 0) -> Generator[dict[str, Tensor], None, None]:
         draw = torch.Generator().manual_seed(epoch)
-        for _ in range(self.given):
-            yield {"x": torch.randn(self.batch_size, 2, generator=draw)}
+        for step in range(self.given):
+            batch = {"x": torch.randn(self.batch_size, 2, generator=draw)}
+            if step >= skip:
+                yield batch
+
+    def describe(self) -> dict[str, Any]:
+        return self.said
 
 
 class Tiny:
@@ -67,9 +73,12 @@ class Tiny:
         self.adam.step()
         return float(loss.detach()), 4.0
 
-    def validate(self) -> float:
+    def generators(self) -> dict[str, torch.Generator]:
+        return {"noise": self.draw}
+
+    def validate(self) -> dict[str, float]:
         self.after.append({k: v.clone() for k, v in self.weights().items()})
-        return self.scores[self.epoch]
+        return {"other": -self.scores[self.epoch], "score": self.scores[self.epoch]}
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.model.state_dict())
@@ -87,13 +96,20 @@ def checkpoints(folder: Path) -> Checkpoints:
     return Checkpoints(Storage(str(folder)), "c", keep=2)
 
 
+def newest(folder: Path) -> Saved:
+    found = checkpoints(folder).newest(Alone())
+    assert found is not None
+    return found
+
+
 def run(
-    task: Tiny, folder: Path, epochs: int = 8, patience: int = 2, exactly: int | None = None, given: int = STEPS
-) -> list[dict[str, float]]:
+    task: Tiny, folder: Path, epochs: int = 8, patience: int = 2, exactly: int | None = None,
+    stream: Noise | None = None, minutes: float = 10.0,
+) -> list[dict[str, float]]:  # fmt: skip
     points: list[tuple[str, int]] = []
-    settings = Training(epochs=epochs, learning_rate=0.1, patience=patience)
+    settings = Training(epochs=epochs, learning_rate=0.1, patience=patience, checkpoint_minutes=minutes)
     curve = fit(
-        task, Noise(given), Alone(), settings, checkpoints(folder),
+        task, stream or Noise(), Alone(), settings, checkpoints(folder),
         lambda tag, step, **values: points.append((tag, step)), "tiny", exactly,
     )  # fmt: skip
     assert [step for _, step in points] == sorted({step for _, step in points})
@@ -114,6 +130,7 @@ def test_it_stops_early_and_keeps_the_best_weights(tmp_path: Path) -> None:
     task = Tiny([0.1, 0.3, 0.2, 0.3, 0.9])
     curve = run(task, tmp_path)
     assert [point["score"] for point in curve] == [0.1, 0.3, 0.2, 0.3]
+    assert [point["other"] for point in curve] == [-0.1, -0.3, -0.2, -0.3]
     assert [point["epoch"] for point in curve] == [1, 2, 3, 4]
     assert best_epoch(curve, "score") == 2
     assert_equal(task.weights(), task.after[1])
@@ -132,26 +149,84 @@ def test_an_exact_number_of_epochs_does_not_choose(tmp_path: Path) -> None:
     assert_equal(task.weights(), task.after[4])
 
 
+@pytest.mark.parametrize("minutes", [10.0, 1e-9], ids=["after epochs", "after steps too"])
 @pytest.mark.parametrize("killed_at", [1, 4, 5, 6, 9])
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, killed_at: int) -> None:
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path: Path, killed_at: int, minutes: float) -> None:
     """Killed at any step; before, at and after the best epoch."""
     scores = [0.1, 0.5, 0.2, 0.3, 0.3]
     whole = Tiny(scores)
     expected = run(whole, tmp_path / "whole", patience=3)
     with pytest.raises(RecsysError):
-        run(Tiny(scores, fail_at=killed_at), tmp_path / "killed", patience=3)
+        run(Tiny(scores, fail_at=killed_at), tmp_path / "killed", patience=3, minutes=minutes)
     resumed = Tiny(scores)
     assert figures(run(resumed, tmp_path / "killed", patience=3)) == figures(expected)
-    assert resumed.steps == whole.steps - (killed_at - 1) // STEPS * STEPS
+    saved = killed_at - 1 if minutes < 1 else (killed_at - 1) // STEPS * STEPS
+    assert resumed.steps == whole.steps - saved
     assert_equal(resumed.weights(), whole.weights())
-    saved, same = (checkpoints(tmp_path / name).load() for name in ("whole", "killed"))
-    assert saved is not None
-    assert same is not None
-    assert_equal(saved["weights"], same["weights"])
-    for one, other in zip(
-        saved["state"]["adam"]["state"].values(), same["state"]["adam"]["state"].values(), strict=True
-    ):
+    states = [newest(tmp_path / name).common() for name in ("whole", "killed")]
+    assert_equal(*(state["weights"] for state in states))
+    for one, other in zip(*(state["state"]["adam"]["state"].values() for state in states), strict=True):
         assert_equal(one, other)
+
+
+def test_randomness_of_torch_itself_goes_on_too(tmp_path: Path) -> None:
+    def fit_with_dropout(folder: str, fail_at: int | None = None) -> dict[str, Tensor]:
+        task = Tiny([0.1, 0.2], fail_at)
+        begin = task.begin
+
+        def begin_with_torch(epoch: int) -> None:
+            begin(epoch)
+            torch.manual_seed(epoch)
+
+        task.begin = begin_with_torch  # type: ignore[method-assign]
+        task.model = torch.nn.Sequential(torch.nn.Dropout(0.5), task.model)  # type: ignore[assignment]
+        run(task, tmp_path / folder, epochs=2, minutes=1e-9)
+        return task.weights()
+
+    expected = fit_with_dropout("whole")
+    with pytest.raises(RecsysError):
+        fit_with_dropout("killed", fail_at=STEPS + 3)
+    assert_equal(fit_with_dropout("killed"), expected)
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 8}, {"seed": 2}, {"digest": "other"}])
+def test_another_stream_is_refused_with_both_values(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(RecsysError):
+        run(Tiny([0.1, 0.2], fail_at=STEPS + 1), tmp_path)
+    (name, value), before = *change.items(), Noise().describe()
+    with pytest.raises(RecsysError, match=f"{name} was {before[name]!r}, now it is {value!r}"):
+        run(Tiny([0.1, 0.2]), tmp_path, stream=Noise(**change))
+    resumed = Tiny([0.1, 0.2])
+    run(resumed, tmp_path, epochs=2)  # the refused run has harmed nothing
+    assert resumed.steps == STEPS
+
+
+@pytest.mark.parametrize(("fail_at", "epochs"), [(STEPS + 3, 1), (3, 0)])
+def test_with_other_ranks_an_epoch_begins_anew(
+    tmp_path: Path, fail_at: int, epochs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RecsysError):
+        run(Tiny([0.1, 0.2], fail_at), tmp_path, minutes=1e-9)
+    assert newest(tmp_path).facts["batches"] == 2
+    resumed = Tiny([0.1, 0.2])
+    curve = run(resumed, tmp_path, epochs=2, stream=Noise(ranks=3))
+    assert "it is from within an epoch of 1 rank(s), now there are 3" in capsys.readouterr().out
+    assert resumed.steps == (2 - epochs) * STEPS
+    assert len(curve) == 2
+
+
+def test_best_weights_that_are_torn_are_trained_again(tmp_path: Path) -> None:
+    scores = [0.1, 0.5, 0.2, 0.3]
+    whole = Tiny(scores)
+    run(whole, tmp_path / "whole")
+    with pytest.raises(RecsysError):
+        run(Tiny(scores, fail_at=3 * STEPS + 1), tmp_path / "killed")
+    best = next((tmp_path / "killed" / "c").glob(f"step-*{2 * STEPS + 2}/common.pt"))
+    best.write_bytes(best.read_bytes()[:-1])
+    resumed = Tiny(scores)
+    run(resumed, tmp_path / "killed")
+    assert resumed.steps == whole.steps  # only the last two epochs were kept, and both need the second
+    assert_equal(resumed.weights(), whole.weights())
 
 
 def test_a_finished_run_is_only_read_back(tmp_path: Path) -> None:
@@ -165,10 +240,8 @@ def test_a_finished_run_is_only_read_back(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_told_and_the_checkpoint_stays(tmp_path: Path) -> None:
     with pytest.raises(RecsysError) as error:
         run(Tiny([0.1, 0.2], fail_at=STEPS + 2), tmp_path)
-    assert "the loss is nan at step 2" in str(error.value)
-    assert "tiny epoch 2/8, rank 0" in str(error.value)
-    found = checkpoints(tmp_path).load()
-    assert found is not None
+    assert str(error.value).startswith("rank 0, tiny epoch 2, step 2: the loss is nan")
+    found = newest(tmp_path).common()
     assert len(found["curve"]) == 1
     assert all(tensor.isfinite().all() for tensor in found["weights"].values())
 
@@ -176,7 +249,7 @@ def test_a_loss_that_is_not_finite_is_told_and_the_checkpoint_stays(tmp_path: Pa
 @pytest.mark.parametrize("given", [STEPS - 1, STEPS + 1])
 def test_another_number_of_batches_than_promised(tmp_path: Path, given: int) -> None:
     with pytest.raises(RuntimeError, match="the stream gave"):
-        run(Tiny([0.1]), tmp_path, given=given)
+        run(Tiny([0.1]), tmp_path, stream=Noise(given))
 
 
 def test_the_loss_is_the_weighted_mean(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def logits(task: RankerTask, users: NDArray[Any], items: NDArray[Any]) -> NDArra
 def test_given_labels_are_told_apart_nearly_as_well_as_the_planted_model_does(tmp_path: Path) -> None:
     planted = Planted()
     train, valid = (Arrays(*planted.rows(count), 512) for count in (40_960, 4_096))
-    task, settings = made(planted, valid, averaging=0.9, id_l2=0.002)
+    task, settings = made(planted, valid, average=0.9, id_l2=0.002)
     curve = fitted(task, train, settings, tmp_path)
     users, items, target = planted.rows(20_000)
     best = AucHistogram.of(planted.logits(users, items).astype(np.float32), target).auc()
@@ -117,13 +117,12 @@ def test_the_penalty_is_the_sum_over_uses_of_ids() -> None:
 
 def test_what_is_kept_is_the_moving_average_of_the_steps() -> None:
     planted = Planted()
-    task, _ = made(planted, averaging=0.75)
-    kept = None
-    for batch in Arrays(*planted.rows(640), 64).epoch(0):
+    task, _ = made(planted, average=0.75)
+    kept = task.model.embedding.weight.detach().clone()
+    for number, batch in enumerate(Arrays(*planted.rows(640), 64).epoch(0), start=1):
         task.step(batch, 0.0)
-        last = task.model.embedding.weight.detach().clone()
-        kept = last if kept is None else 0.75 * kept + 0.25 * last
-    assert kept is not None
+        stays = min(0.75, (1 + number) / (10 + number))
+        kept = stays * kept + (1 - stays) * task.model.embedding.weight.detach()
     assert torch.allclose(task.weights()["embedding.weight"], kept, atol=1e-6)
     assert not torch.allclose(task.model.embedding.weight, kept, atol=1e-4)
 
@@ -131,13 +130,13 @@ def test_what_is_kept_is_the_moving_average_of_the_steps() -> None:
 def test_resumed_with_averaging_equals_uninterrupted(tmp_path: Path) -> None:
     planted = Planted()
     rows = Arrays(*planted.rows(1_024), 128)
-    whole, settings = made(planted, averaging=0.9, embedding_dropout=0.2)
+    whole, settings = made(planted, average=0.9, embedding_dropout=0.2)
     fitted(whole, rows, settings, tmp_path / "whole", epochs=4)
 
     class Killed(RuntimeError):
         pass
 
-    first, _ = made(planted, averaging=0.9, embedding_dropout=0.2)
+    first, _ = made(planted, average=0.9, embedding_dropout=0.2)
     begin = first.begin
 
     def killed(epoch: int) -> None:
@@ -148,7 +147,7 @@ def test_resumed_with_averaging_equals_uninterrupted(tmp_path: Path) -> None:
     first.begin = killed  # type: ignore[method-assign]
     with pytest.raises(Killed):
         fitted(first, rows, settings, tmp_path / "parts", epochs=4)
-    again, _ = made(planted, averaging=0.9, embedding_dropout=0.2)
+    again, _ = made(planted, average=0.9, embedding_dropout=0.2)
     fitted(again, rows, settings, tmp_path / "parts", epochs=4)
     for name, tensor in whole.weights().items():
         assert torch.equal(tensor, again.weights()[name]), name
