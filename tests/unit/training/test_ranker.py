@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,12 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.users) // self.batch_size
 
-    def epoch(self, epoch: int, shuffle: bool = True) -> Iterator[dict[str, Tensor]]:
+    def describe(self) -> dict[str, Any]:
+        return {"ranks": 1, "rows": len(self.users)}
+
+    def epoch(self, epoch: int, shuffle: bool = True, skip: int = 0) -> Generator[dict[str, Tensor], None, None]:
         order = np.random.default_rng(epoch).permutation(len(self.users))
-        for step in range(len(self)):
+        for step in range(skip, len(self)):
             rows = order[step * self.batch_size : (step + 1) * self.batch_size]
             names = {"user_index": self.users, "item_index": self.items, "target": self.target}
             batch = {name: torch.from_numpy(values[rows].astype(np.int32)) for name, values in names.items()}
