@@ -128,7 +128,8 @@ def rank(folder: Path) -> None:
     from recsys_spark.streaming import ExampleStream, deal_groups, owned_shards, sample_rows
     from recsys_spark.tables.storage import Storage
     from recsys_spark.training.collective import HorovodWorld
-    from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
+    from recsys_spark.training.tasks.retrieval import RetrievalTask
+    from recsys_spark.training.tasks.snapshot import COLUMNS
     from recsys_spark.training.user_rows import UserRows, read_buckets
 
     torch.set_num_threads(1)

@@ -27,7 +27,9 @@ from recsys_spark.training.collective import Alone, Collective, HorovodWorld
 from recsys_spark.training.health import NotFinite
 from recsys_spark.training.jobs import retrieval
 from recsys_spark.training.tasks.negatives import Negatives
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask, Validation
+from recsys_spark.training.tasks.ranking import Validation
+from recsys_spark.training.tasks.retrieval import RetrievalTask
+from recsys_spark.training.tasks.snapshot import COLUMNS
 from recsys_spark.training.user_rows import UserRows, read_buckets
 
 USERS, ITEMS, BUCKETS, GROUPS, BATCH, DIM = 203, 60, 12, 6, 64, 8

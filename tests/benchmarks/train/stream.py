@@ -21,7 +21,8 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.loop import fit
-from recsys_spark.training.tasks.retrieval import COLUMNS, RetrievalTask
+from recsys_spark.training.tasks.retrieval import RetrievalTask
+from recsys_spark.training.tasks.snapshot import COLUMNS
 
 ROWS = {"small": 1_000_000, "full": 10_000_000}
 TRAINED = {"small": 500_000, "full": 2_000_000}
