@@ -30,7 +30,7 @@ RANKER = {"ids": ["user", "item"], "dim": 4, "hidden": [8], "epochs": 6, "learni
 CHANGES: dict[str, Any] = {
     "split": {"kind": "random", "valid_share": 0.15, "test_share": 0.15, "ranker_windows": 1},
     "labels": {"kind": "given", "positive_from": 4, "negative_to": 2},
-    "ranker": {**RANKER, "average": 0.95, "id_l2": 0.01, "embedding_decay": 0.0},
+    "ranker": {**RANKER, "epochs": 20, "patience": 20, "average": 0.8, "id_l2": 0.01, "embedding_decay": 0.0},
     "launch": {"launcher": "local"},
 }
 
