@@ -114,6 +114,24 @@ def part(batch: dict[str, torch.Tensor], world: HorovodWorld) -> dict[str, torch
     return {name: values[world.rank :: world.size] for name, values in batch.items()}
 
 
+def neumf(world: HorovodWorld) -> None:
+    """NeuMF's tables and layers too, weight decay included."""
+    counts = np.array([0, 0, 5, 3, 2, 1, 4])
+    settings = Retrieval(model="neumf", loss="bce", negatives=0, dim=3, init_std=0.5, learning_rate=0.01)
+    prior = torch.from_numpy(counts + 0.1).log().float()
+    whole, shared = (NeuMFTask(6, 7, counts, prior, 9, None, settings, each) for each in (Alone(), world))
+    pairs = {"user_index": [2, 2, 3, 5, 4, 5], "item_index": [2, 3, 2, 6, 4, 5], "time": [9] * 6}
+    batch = {name: torch.tensor(values) for name, values in pairs.items()}
+    batch |= {"weight": torch.ones(6), "row_weight": torch.tensor([1.0, 1, 1, 1, 1, 0])}
+    for _ in range(3):
+        whole.step(batch, 0.0)
+        shared.step({name: values[world.rank :: world.size] for name, values in batch.items()}, 0.0)
+    for name, expected in whole.weights().items():
+        found = shared.weights()[name]
+        assert torch.allclose(found, expected, atol=1e-5), name
+        assert torch.equal(world.sum(found), 2 * found), name
+
+
 def dies(world: HorovodWorld) -> None:
     """One rank ends in an error while the other waits for it."""
     if world.rank == 1:
