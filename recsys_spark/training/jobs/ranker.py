@@ -29,17 +29,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     """
     settings = Ranker.model_validate(job["settings"])
     fields = FieldTables(_side(storage, job, "user"), _side(storage, job, "item"))
-    spec = DeepFMSpec(
-        sizes=job["sizes"],
-        lengths=fields.lengths,
-        numbers=len(job["numbers"]),
-        buckets=settings.buckets,
-        dim=settings.dim,
-        hidden=settings.hidden,
-        dropout=settings.dropout,
-        dense=fields.dense,
-        embedding_dropout=settings.embedding_dropout,
-    )
+    spec = _spec(job, settings, fields)
     columns = [c.USER_INDEX, c.ITEM_INDEX, c.TARGET, *([c.OFFSET] if settings.hard_negatives else []), *job["numbers"]]
 
     def stream(files: list[list[Any]]) -> ExampleStream:
@@ -76,6 +66,20 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
         storage.write_bytes(f"{job['output']}/model.safetensors", save(weights))
         storage.write_json(f"{job['output']}/spec.json", {**job["describes"], "spec": spec.to_json()})
         _write_curves(job, storage, final.metric, curves)
+
+
+def _spec(job: dict[str, Any], settings: Ranker, fields: FieldTables) -> DeepFMSpec:
+    return DeepFMSpec(
+        sizes=job["sizes"],
+        lengths=fields.lengths,
+        numbers=len(job["numbers"]),
+        buckets=settings.buckets,
+        dim=settings.dim,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
+        dense=fields.dense,
+        embedding_dropout=settings.embedding_dropout,
+    )
 
 
 def _write_curves(
