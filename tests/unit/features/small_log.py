@@ -74,7 +74,9 @@ def write_log(
     rows = log.assign(event_type="view", event_time=at, value=log.get("value", 1.0), source_file="f")
     names = ["user_id", "item_id", "event_type", "event_time", "value", "weight", "source_file"]
     names += ["split"] if "split" in log else []
-    frame = spark.createDataFrame(rows[names]).withColumn("weight", spark_float("weight"))
+    frame = (
+        spark.createDataFrame(rows[names]).withColumn("weight", spark_float("weight")).replace(np.nan, None, ["value"])
+    )
     entities = spark.createDataFrame([(each, each) for each in users], "user_id string, label string")
     gone = [(hashlib.sha256(each.encode()).hexdigest(),) for each in forgotten]
     tables = {

@@ -42,7 +42,8 @@ def written(spark: SparkSession, settings: Settings, log: pd.DataFrame) -> tuple
     write_log(spark, settings, log)
     result = featurized(spark, settings)
     store = TableStore(settings.root)
-    work = Work(spark, settings, store, DT, Stamp(DT, "r", "candidates", "", "", "", {}), result.manifests)
+    stamp = Stamp(DT, "r", "candidates", "", "", "", {})
+    work = Work(settings=settings, store=store, dt=DT, stamp=stamp, inputs=result.manifests, spark=spark)
     (manifest,) = write_labelled(work)
     rows = {split: store.read_part(spark, manifest, f"split={split}").toPandas() for split in SPLITS}
     assert manifest.extra["numbers"] == []
