@@ -11,7 +11,7 @@ what is known not to work.
     make setup                                  # all of it, into .venv
 """
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 SPARK = [
     "pyspark>=4.0,<4.1",  # 4.1 wants pyarrow >= 15, which Petastorm cannot use
@@ -68,6 +68,15 @@ EXTRAS = {
     "lint": LINT,
 }
 
+# Where it cannot be compiled, the set-up says so and goes on: scoring then takes the same lists from NumPy.
+TOP_K = Extension(
+    "recsys_spark.native._top_k",
+    ["recsys_spark/native/top_k.cpp"],
+    language="c++",
+    extra_compile_args=["-O3", "-std=c++17"],
+    optional=True,
+)
+
 setup(
     name="recsys_spark",
     version="0.1.0",
@@ -79,6 +88,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
     package_data={"": ["py.typed", "*.html", "*.yaml", "*.j2", "*.css"]},
+    ext_modules=[TOP_K],
     install_requires=SPARK,
     extras_require={**EXTRAS, "dev": sorted({req for reqs in EXTRAS.values() for req in reqs})},
     entry_points={"console_scripts": ["recsys-spark = recsys_spark.cli:main"]},

@@ -115,6 +115,7 @@ def user_choices(env: Mapping[str, str], last: Mapping[str, object]) -> dict[str
 def project_key(project: Path, choices: Mapping[str, str], env: Mapping[str, str]) -> str:
     """Fingerprint everything that decides what ``.venv`` holds."""
     files = [project / "setup.py", project / "constraints.txt", *Path(__file__).parent.glob("*.py")]
+    files += sorted((project / "recsys_spark" / "native").glob("*.cpp"))
     has_gpu = shutil.which("nvidia-smi", path=env.get("PATH")) is not None
     return stamp.fingerprint(files, {**choices, "gpu": str(has_gpu)})
 

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest date a zip can hold: the same source gives the same bytes
-SHIPPED = {".py", ".typed", ".html", ".yaml", ".j2", ".css"}
+SHIPPED = {".py", ".typed", ".html", ".yaml", ".j2", ".css", ".so"}
 
 
 def write_pyfiles(package: Path, target: Path) -> int:

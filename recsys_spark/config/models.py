@@ -90,6 +90,9 @@ class Retrieval(Training):
         lt=1,
         description="Share of a user's vector that is the mean of his items' vectors (needs features.whole_users)",
     )
+    history_power: float = Field(
+        0.0, ge=0, description="An item counts in that mean less by its events to this power (.5: as in LightGCN)"
+    )
     bias: bool = Field(True, description="Score items by a bias too, which begins with their popularity")
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")

@@ -2,36 +2,156 @@
 
 Shape legend: B users, M items, D vector length, k places.
 
-A score is the dot product of two float32 vectors, summed in float64 and rounded to float32 once. A list is
-ordered by score, the higher first; of equal scores, the smaller item index first.
+A score is the dot product of two float32 vectors, summed in float64 and rounded to float32 once: eight sums, the d-th
+product in sum d mod 8, which are added up in one order. A list is ordered by score, the higher first; of equal scores,
+the smaller item index first. So a user's list and scores depend on nothing but the vectors.
 
-How it is fast: BLAS gives all scores of a block of users in float32. Those are a little wrong, by an amount
-that depends on the machine and on the user's place in the block (OpenBLAS sums the last rows of a block in
-another order). But the error of a dot product has a bound, D·u·‖x‖·‖y‖ whatever the order of the sum
-(Higham 2002, section 3.1), so that all items less than two bounds below the k-th score are a sure superset
-of the list. These few are scored anew, in one fixed order. So a user's list and scores depend on neither
-the block nor the other users in it.
+There are two ways to the same lists, and the faster one that a machine has is taken.
 
-How the superset is found without sorting: of W maxima over disjoint groups of items, the k-th largest is at
-most the k-th score. With W = 4k it is reached by some 1.15k items.
+``native/top_k.cpp`` multiplies vectors of 8-bit whole numbers, which processors with AVX-512 VNNI do four times as fast
+as float32, and knows how wrong the products are at most: what may be in the list is scored anew from the vectors.
+
+The other way, here: BLAS gives all scores of a block of users in float32. Those are a little wrong, by an amount that
+depends on the machine and on the user's place in the block (OpenBLAS sums the last rows of a block in another order).
+But the error of a dot product has a bound, D·u·‖x‖·‖y‖ whatever the order of the sum (Higham 2002, section 3.1), so
+that all items less than two bounds below the k-th score are a sure superset of the list; these few are scored anew.
+How that superset is found without sorting: of W maxima over disjoint groups of items, the k-th largest is at most the
+k-th score. With W = 4k it is reached by some 1.15k items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.native import top_k_library
 from recsys_spark.ragged import Rows
+from recsys_spark.scoring.packed import PackedItems
 
 MISSING = -1
 _LOWEST = np.finfo(np.float32).min  # of all scores but -inf
 _UNIT = 2.0**-24  # largest relative error of one float32 rounding
 _MIN_GROUPS = 256  # narrower maxima would leave the vector unit idle
+_LANES = 8  # sums of a score
+_LARGEST = 1e30  # length of vectors up to which no step of the compiled kernel leaves float32
 
 Fill = Callable[[int, int, NDArray[np.float32]], None]
 Rescore = Callable[[int, NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
+
+
+class Catalogue:
+    """Items to choose from, made ready once for many calls.
+
+    Parameters
+    ----------
+    items : float32 [M, D]
+        Each row in one piece, as in a memory-mapped file; not copied.
+    allowed : bool [M], optional
+        False for items that nobody gets.
+    compiled : bool, optional
+        Whether the compiled kernel is used; by default where there is one. The lists are the same.
+
+    Raises
+    ------
+    ValueError
+        A vector holds NaN or infinity; shapes do not match.
+    """
+
+    def __init__(
+        self, items: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None, compiled: bool | None = None
+    ) -> None:
+        self.items = _matrix(items, "items")
+        if allowed is not None and (allowed.shape != (len(items),) or allowed.dtype != np.bool_):
+            raise ValueError(f"allowed must be bool [{len(items)}], found {allowed.dtype} {list(allowed.shape)}")
+        norms = _norms(self.items, "item")
+        self.allowed, self.largest = allowed, float(norms.max(initial=0.0))
+        library = None if compiled is False else top_k_library()
+        if compiled and library is None:
+            raise ValueError("the compiled kernel is not there: not built, or the processor has no AVX-512 VNNI")
+        self._packed = None
+        if library is not None and self.items.size and self.largest < _LARGEST:
+            self._packed = PackedItems(library, self.items, norms, allowed)
+
+    def top_k(
+        self,
+        users: NDArray[np.float32],
+        k: int,
+        *,
+        forbidden: Rows | None = None,
+        block: int = 256,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Best items of each user by the dot product of their vectors.
+
+        Parameters
+        ----------
+        users : float32 [B, D]
+        k : int
+            Places of a list, at least 1; may exceed M.
+        forbidden : Rows, optional
+            B rows of items that the user must not get, in any order.
+        block : int
+            Users scored at a time; without the compiled kernel this needs ``4 * block * M`` bytes. Changes no result.
+        threads : int
+            Threads that share the users; each needs as much memory. BLAS may have more of its own.
+
+        Returns
+        -------
+        indices : int32 [B, k]
+            Best first; places without an item are -1.
+        scores : float32 [B, k]
+            -inf at places without an item.
+
+        Raises
+        ------
+        ValueError
+            A vector holds NaN or infinity, or scores would leave float32's range; shapes do not match; a
+            forbidden item is not in [0, M).
+        """
+        users = np.ascontiguousarray(_matrix(users, "users"))
+        dim = self.items.shape[1]
+        if users.shape[1] != dim:
+            raise ValueError(f"users have vectors of length {users.shape[1]}, items of length {dim}")
+        _check(len(users), len(self.items), k, forbidden, block)
+        norms = _norms(users, "user")
+        largest = norms * self.largest
+        bad = np.flatnonzero(largest >= np.finfo(np.float32).max)
+        if len(bad):
+            raise ValueError(f"scores of user {bad[0]} may reach {largest[bad[0]]:.3g}, beyond float32")
+        packed = self._packed if norms.max(initial=0.0) < _LARGEST else None
+
+        def part(start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+            seen = None if forbidden is None else forbidden.part(start, stop)
+            if packed is not None:
+                return packed.top_k(users[start:stop], k, seen)
+            return self._by_blas(users[start:stop], largest[start:stop], k, seen, block)
+
+        if threads < 2 or len(users) <= block:
+            return part(0, len(users))
+        with ThreadPoolExecutor(threads) as pool:
+            starts = range(0, len(users), block)
+            parts = list(pool.map(lambda start: part(start, min(start + block, len(users))), starts))
+        return np.concatenate([each[0] for each in parts]), np.concatenate([each[1] for each in parts])
+
+    def _by_blas(
+        self, users: NDArray[np.float32], largest: NDArray[np.float64], k: int, forbidden: Rows | None, block: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        dim = self.items.shape[1]
+        # Twice the bound; the roundings of the two scores and of the floor; and what underflow may lose.
+        margins = 2 * (dim + 2) * _UNIT * 1.01 * largest + 4 * dim * float(np.finfo(np.float32).tiny)
+
+        def fill(start: int, stop: int, out: NDArray[np.float32]) -> None:
+            np.matmul(users[start:stop], self.items.T, out=out)
+
+        def rescore(user: int, columns: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.float32]:
+            if largest[user] == 0:  # all scores are 0 and all items candidates: nothing to compute
+                return np.zeros(len(columns), np.float32)
+            return exact_scores(users[user], self.items[columns])
+
+        return _ranked(fill, rescore, margins, len(self.items), k, forbidden, self.allowed, block)
 
 
 def top_k(
@@ -43,53 +163,20 @@ def top_k(
     allowed: NDArray[np.bool_] | None = None,
     block: int = 256,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Best items of each user by the dot product of their vectors.
+    """Best items of each user: a ``Catalogue`` for one call, whose parameters, results and errors see."""
+    return Catalogue(items, allowed).top_k(users, k, forbidden=forbidden, block=block)
 
-    Parameters
-    ----------
-    users : float32 [B, D]
-    items : float32 [M, D]
-        May be memory-mapped.
-    k : int
-        Places of a list, at least 1; may exceed M.
-    forbidden : Rows, optional
-        B rows of items that the user must not get, in any order.
-    allowed : bool [M], optional
-        False for items that nobody gets.
-    block : int
-        Users scored at a time; needs ``4 * block * M`` bytes and changes no result.
 
-    Returns
-    -------
-    indices : int32 [B, k]
-        Best first; places without an item are -1.
-    scores : float32 [B, k]
-        -inf at places without an item.
-
-    Raises
-    ------
-    ValueError
-        A vector holds NaN or infinity, or scores would leave float32's range; shapes do not match; a
-        forbidden item is not in [0, M).
-    """
-    users, items = _matrix(users, "users"), _matrix(items, "items")
-    if users.shape[1] != items.shape[1]:
-        raise ValueError(f"users have vectors of length {users.shape[1]}, items of length {items.shape[1]}")
-    largest = _largest_scores(users, items)
-    dim = items.shape[1]
-    # Twice the bound; the roundings of the two scores and of the floor; and what underflow may lose.
-    margins = 2 * (dim + 2) * _UNIT * 1.01 * largest + 4 * dim * float(np.finfo(np.float32).tiny)
-
-    def fill(start: int, stop: int, out: NDArray[np.float32]) -> None:
-        np.matmul(users[start:stop], items.T, out=out)
-
-    def rescore(user: int, columns: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.float32]:
-        if largest[user] == 0:  # all scores are 0 and all items candidates: nothing to compute
-            return np.zeros(len(columns), np.float32)
-        products = items[columns] * users[user].astype(np.float64)
-        return products.sum(axis=1).astype(np.float32)
-
-    return _ranked(fill, rescore, margins, items.shape[0], k, forbidden, allowed, block)
+def exact_scores(user: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores as they are defined, [D] and [N, D] to float32 [N]."""
+    products = items * user.astype(np.float64)  # exact
+    lanes = np.zeros((len(items), _LANES))
+    for start in range(0, products.shape[1], _LANES):
+        part = products[:, start : start + _LANES]
+        lanes[:, : part.shape[1]] += part
+    s = lanes.T
+    total = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+    return total.astype(np.float32) + np.float32(0.0)  # and no -0
 
 
 def top_k_of_scores(
@@ -130,7 +217,11 @@ def top_k_of_scores(
     def rescore(_: int, columns: NDArray[np.int64], row: NDArray[np.float32]) -> NDArray[np.float32]:
         return row[columns]
 
-    return _ranked(fill, rescore, np.zeros(len(scores)), scores.shape[1], k, forbidden, allowed, block)
+    users, items = scores.shape
+    _check(users, items, k, forbidden, block)
+    if allowed is not None and (allowed.shape != (items,) or allowed.dtype != np.bool_):
+        raise ValueError(f"allowed must be bool [{items}], found {allowed.dtype} {list(allowed.shape)}")
+    return _ranked(fill, rescore, np.zeros(users), items, k, forbidden, allowed, block)
 
 
 def first_k(values: NDArray[np.floating], k: int) -> NDArray[np.int64]:
@@ -167,7 +258,6 @@ def _ranked(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Fill blocks of approximate scores [block, M], score each user's candidates anew, keep the best k."""
     users = len(margins)
-    _check(users, items, k, forbidden, allowed, block)
     indices = np.full((users, k), MISSING, np.int32)
     scores = np.full((users, k), -np.inf, np.float32)
     if items == 0:
@@ -217,34 +307,25 @@ def _floors(rows: NDArray[np.float32], k: int) -> NDArray[np.float32]:
     return np.partition(maxima, place, axis=1)[:, place]
 
 
-def _largest_scores(users: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Bound of each user's absolute scores, ‖user‖ · max ‖item‖; refuses vectors without finite scores."""
-    user_norms = np.sqrt(np.einsum("bd,bd->b", users, users, dtype=np.float64))
-    item_norms = np.sqrt(np.einsum("md,md->m", items, items, dtype=np.float64))
-    for name, norms in (("user", user_norms), ("item", item_norms)):
-        bad = np.flatnonzero(~np.isfinite(norms))
-        if len(bad):
-            raise ValueError(f"{len(bad)} {name} vectors hold NaN or infinity, the first at row {bad[0]}")
-    largest = user_norms * item_norms.max(initial=0.0)
-    bad = np.flatnonzero(largest >= np.finfo(np.float32).max)
+def _norms(vectors: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+    """Length of each vector; refuses those that are not finite."""
+    norms = np.sqrt(np.einsum("rd,rd->r", vectors, vectors, dtype=np.float64))
+    bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
-        raise ValueError(f"scores of user {bad[0]} may reach {largest[bad[0]]:.3g}, beyond float32")
-    return largest
+        raise ValueError(f"{len(bad)} {name} vectors hold NaN or infinity, the first at row {bad[0]}")
+    return norms
 
 
 def _matrix(vectors: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         raise ValueError(f"{name} must be float32 [rows, D], found {vectors.dtype} {list(vectors.shape)}")
-    return np.ascontiguousarray(vectors)
+    in_one_piece = vectors.strides[1] == vectors.itemsize and vectors.strides[0] % vectors.itemsize == 0
+    return vectors if in_one_piece and vectors.strides[0] > 0 else np.ascontiguousarray(vectors)
 
 
-def _check(
-    users: int, items: int, k: int, forbidden: Rows | None, allowed: NDArray[np.bool_] | None, block: int
-) -> None:
+def _check(users: int, items: int, k: int, forbidden: Rows | None, block: int) -> None:
     if k < 1 or block < 1:
         raise ValueError(f"k and block must be at least 1, found {k} and {block}")
-    if allowed is not None and (allowed.shape != (items,) or allowed.dtype != np.bool_):
-        raise ValueError(f"allowed must be bool [{items}], found {allowed.dtype} {list(allowed.shape)}")
     if forbidden is not None:
         if len(forbidden) != users:
             raise ValueError(f"forbidden has {len(forbidden)} rows for {users} users")

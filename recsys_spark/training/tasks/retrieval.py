@@ -64,6 +64,8 @@ class RetrievalTask(Snapshot):
         score = (settings.init_std, settings.temperature)
         self.model = MatrixFactorization(*size, *score, sparse_items=not whole, history=settings.history)
         self._past: Tensor | None = None
+        # what an item counts in a mean of items (He et al. 2020, LightGCN, section 3.1.1, with power .5)
+        self._counts = torch.from_numpy(events).clamp_min(1).float() ** -settings.history_power
         draw = (settings.seed, settings.init_std)
         with torch.no_grad():
             self.rows.fill(self.model.user.weight, *draw)
@@ -81,7 +83,8 @@ class RetrievalTask(Snapshot):
 
     def block(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn, weight: Tensor) -> blocks.Rivals:
         """By products of vectors."""
-        block: blocks.Rivals = self.model(users, owner, positives, drawn.items, drawn.place, weight)
+        share = weight * self._counts[positives]
+        block: blocks.Rivals = self.model(users, owner, positives, drawn.items, drawn.place, share)
         return block
 
     def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
@@ -102,8 +105,9 @@ class RetrievalTask(Snapshot):
         for batch in self.examples():
             rows = self.rows.of_users(batch[c.USER_INDEX].long())
             weight = pair_weights(batch, self.now, self.settings.half_life_days)
-            items = self.model.item_directions(batch[c.ITEM_INDEX].long())
-            total.index_add_(0, rows, weight.unsqueeze(1) * items)
+            items = batch[c.ITEM_INDEX].long()
+            weight = weight * self._counts[items]
+            total.index_add_(0, rows, weight.unsqueeze(1) * self.model.item_directions(items))
             weights.index_add_(0, rows, weight)
         if self.rows.whole:
             total, weights = self.collective.sum(total), self.collective.sum(weights)

@@ -65,14 +65,16 @@ def trained(**changes: Any) -> Any:
     return task, users, items
 
 
-def test_written_vectors_are_those_of_training_whatever_the_batches() -> None:
-    task, users, items = trained()
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_written_vectors_are_those_of_training_whatever_the_batches(power: float) -> None:
+    task, users, items = trained(history_power=power)
     task.look_back()
     known = torch.from_numpy(np.unique(users))
     _, owner = np.unique(users, return_inverse=True)
     pairs, shared = torch.from_numpy(items), torch.arange(2)
     outside = torch.full((len(items),), -1)
-    block = task.model(known, torch.from_numpy(owner), pairs, shared, outside, torch.full((len(items),), 0.3))
+    share = 0.3 * torch.from_numpy(np.bincount(items)[items]).float() ** -power
+    block = task.model(known, torch.from_numpy(owner), pairs, shared, outside, share)
     torch.testing.assert_close(task.user_vectors(known)[:, :-1], block.user.detach(), atol=1e-5, rtol=1e-5)
     alone = torch.tensor([0])  # nothing is known of the padding: its own share is left
     norm = float(task.user_vectors(alone)[0, :-1].norm())
