@@ -49,7 +49,7 @@ class PackedItems:
         self.codes = np.empty(size * ((dim + 2) // 4) * 4, np.uint8)
         self.of_items = [np.empty(size, np.float32) for _ in range(4)]
         self.of_tiles = np.empty((size // _TILE, _OF_A_TILE), np.float32)
-        arrays = [self.codes, *self.of_items, self.of_tiles]
+        arrays: list[Any] = [self.codes, *self.of_items, self.of_tiles]
         library.top_k_pack(*_c(items, self._stride, self.order, size, dim, *arrays))
 
     @property
@@ -65,8 +65,8 @@ class PackedItems:
         seen: list[Any] = [None, None]
         if forbidden is not None and len(forbidden.indices):
             seen = [np.ascontiguousarray(forbidden.indptr), np.ascontiguousarray(forbidden.indices)]
-        packed = [self.codes, *self.of_items, self.of_tiles, self.order, self.items, self._stride, self.size]
-        rest = [users.shape[1], *seen, self.place_of, indices, scores]
+        packed: list[Any] = [self.codes, *self.of_items, self.of_tiles, self.order, self.items, self._stride, self.size]
+        rest: list[Any] = [users.shape[1], *seen, self.place_of, indices, scores]
         if self.library.top_k_lists(*_c(users, len(users), k, *packed, *rest)):
             raise MemoryError("no memory for the candidates of a block of users")
         return indices, scores

@@ -72,7 +72,7 @@ def vector_cases(
 
 @pytest.fixture(autouse=True, scope="module", params=["compiled", "numpy"])
 def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything by the compiled kernel, and by NumPy, where small cases reach the grouped maxima of real catalogues."""
+    """Everything by the compiled kernel, and by NumPy, where small cases reach the maxima of groups too."""
     patch = pytest.MonkeyPatch()
     if request.param == "numpy":
         patch.setattr(module, "_MIN_GROUPS", 1)
