@@ -29,7 +29,8 @@ from recsys_spark.evaluation.metrics import AucHistogram, coverage, ranking_sums
 from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, ranker_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.rank import Recipe, popular_fill, rank_block, recipe
+from recsys_spark.scoring.lists import best, fill
+from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k, top_k_of_scores
 from recsys_spark.stage import Stage, Work
@@ -201,15 +202,9 @@ def _best(
     hide_seen: bool,
 ) -> IntArray:
     """The ranker's lists [U, k], filled up with popular items as the published ones are."""
-    order = np.lexsort((items, -logits, rows))
-    rows, items = rows[order], items[order]
-    place = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    lists = np.full((len(known), k), -1, dtype=np.int32)
-    lists[rows[place < k], place[place < k]] = items[place < k]
-    for user in np.flatnonzero(lists[:, -1] < 0):
-        have = int((lists[user] >= 0).sum())
-        filling = popular_fill(int(user), known, state, lists[user, :have].tolist(), k - have, hide_seen)
-        lists[user, have : have + len(filling)] = filling
+    chosen = best(rows, items, logits, len(known), k)
+    lists = np.where(chosen >= 0, items[chosen] if len(items) else -1, -1).astype(np.int32)
+    fill(lists, known, state, hide_seen)
     return lists
 
 

@@ -75,28 +75,3 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
     model: RankerModel = load_ranker(how.ref, how.ranker, how.threads)
     found = build_candidates(known, state, how.ref.cut.time, how.retrieved, how.own, how.recent_days)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state
-
-
-def popular_fill(
-    user: int, known: UserBlock, state: ItemState, listed: list[int], count: int, hide_seen: bool
-) -> list[int]:
-    """Most popular items of late that fill up a list, for published lists and evaluated ones alike.
-
-    Parameters
-    ----------
-    user : int
-        Row of the user in ``known``.
-    known : UserBlock
-    state : ItemState
-    listed : list of int
-        Items that the list has already.
-    count : int
-        Items wanted; fewer where the catalogue ends.
-    hide_seen : bool
-        Leave out what the user had before.
-    """
-    taken = set(listed)
-    if hide_seen:
-        taken |= set(known.slice(user, user + 1).items.tolist())
-    first = state.popular[: len(taken) + count].tolist()  # at most all of the taken are among them
-    return [item for item in first if item not in taken][:count]

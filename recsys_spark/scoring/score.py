@@ -1,31 +1,76 @@
-"""Stage ``score``: lists for every user, by Spark over user buckets."""
+"""Stage ``score``: lists for every user, a task and a file for each user bucket.
+
+A task reads the histories of its bucket, ranks, and writes its rows itself; no row passes through the JVM, and nothing
+is shuffled but the users' names. The item vectors are files that the workers of a host map into memory together. A
+bucket that is done stays done: its file lies in a folder named by what the lists follow from until all are there, so
+that a run after a kill goes on with the others.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.candidates import USERS_AT_ONCE, Candidates
-from recsys_spark.scoring.rank import Recipe, popular_fill, rank_block, recipe
-from recsys_spark.scoring.state import ItemState
+from recsys_spark.progress import say
+from recsys_spark.scoring.candidates import USERS_AT_ONCE
+from recsys_spark.scoring.lists import SCHEMA, Lists, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
-from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
+from recsys_spark.tables.histories import UserBlock
+from recsys_spark.tables.layout import index_size, one_partition_each
+from recsys_spark.tables.storage import Storage
+from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 from recsys_spark.tables.versions import check_versions
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+_ROWS_OF_A_GROUP = 500_000
+_LOOK = 10.0  # seconds between looks at how far it is
 
-PERSONAL, POPULAR = "personal", "popular"
-_LISTS = "user_index int, rank int, item_index int, score float, source string, reason string"
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """What a task needs; small, and sent to the workers.
+
+    Parameters
+    ----------
+    how : Recipe
+    root : str
+    n : int
+        Places of a list.
+    histories, item_ids, lists : str
+        Folders, relative to the root.
+    users : dict of int to str
+        File with the names of each bucket's users.
+    items : int
+        Places of an array by item index.
+    versions : tuple of (str, str)
+        Columns that are the same for all rows.
+    """
+
+    how: Recipe
+    root: str
+    n: int
+    histories: str
+    item_ids: str
+    lists: str
+    users: dict[int, str]
+    items: int
+    versions: tuple[tuple[str, str], ...]
+
+    def file(self, bucket: int) -> str:
+        """Where the lists of a bucket go."""
+        return f"{self.lists}/{_name(bucket)}"
 
 
 def score(work: Work) -> list[Manifest]:
@@ -37,12 +82,48 @@ def score(work: Work) -> list[Manifest]:
         A model was trained on other tables of ids or features than those at hand, or the ranker on another retrieval
         model; both versions are named.
     """
-    from pyspark.sql import functions as F
+    _check_models(work)
+    store, settings = work.store, work.settings
+    scratch = f"_scoring/{work.stamp.fingerprint}"
+    for left in store.storage.names("_scoring", "folder"):
+        if left != work.stamp.fingerprint:  # of a run that was killed, and whose tables or settings are others by now
+            store.storage.delete_folder(f"_scoring/{left}")
+    job = ScoreJob(
+        how=recipe(work, cut(work.dt, settings.split, FINAL)),
+        root=store.storage.uri,
+        n=settings.score.n,
+        histories=work.inputs["histories"].folder,
+        item_ids=work.inputs["item_ids"].folder,
+        lists=f"{scratch}/lists",
+        users=_users_by_bucket(work, f"{scratch}/users"),
+        items=index_size(work.inputs["item_ids"]),
+        versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
+    )
+    buckets = sorted(job.users)
+    open_ones = [each for each in buckets if not _is_whole(store.storage, job.file(each))]
+    if len(open_ones) < len(buckets):
+        say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
+    with _Watch(store.storage, job.lists, len(buckets), len(buckets) - len(open_ones)):
+        run_tasks(
+            work.spark, len(open_ones), partial(_score_bucket, job=job, buckets=open_ones), "rows bigint", "lists"
+        )
+    folder = store.folder("top_n", work.stamp)
+    store.storage.make_folder(folder)
+    for bucket in buckets:
+        store.storage.fs.move(store.storage.path(job.file(bucket)), store.storage.path(f"{folder}/{_name(bucket)}"))
+    manifest = store.seal(work.spark, "top_n", work.stamp)
+    store.storage.delete_folder(scratch)
+    return [manifest]
 
-    spark, store, settings = work.spark, work.store, work.settings
-    for model in ("retrieval_model", "ranker"):
+
+_MODELS = {"retrieval": "retrieval_model", "ranker": "ranker"}
+
+
+def _check_models(work: Work) -> None:
+    for model in _MODELS.values():
         check_versions(work.inputs[model], work.inputs)
-    trained_on = store.storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")["retrieval_version"]
+    folder = work.inputs["ranker"].folder
+    trained_on = work.store.storage.read_json(f"{folder}/spec.json")["retrieval_version"]
     version = work.inputs["retrieval_model"].content_hash
     if trained_on != version:
         raise RecsysError(
@@ -50,86 +131,121 @@ def score(work: Work) -> list[Manifest]:
             "tables 'ranker' and 'retrieval_model'",
             "Run train-ranker again.",
         )
-    how = recipe(work, cut(work.dt, settings.split, FINAL))
-    histories = by_bucket(store.read(spark, work.inputs["histories"]), settings.buckets)
-    lists = histories.mapInArrow(partial(_list_batches, how=how, n=settings.score.n), _LISTS)
-    named = _with_ids(work, lists).select(
-        c.USER_ID,
-        c.RANK,
-        c.ITEM_ID,
-        c.SCORE,
-        c.SOURCE,
-        c.REASON,
-        F.lit(version).alias("retrieval_version"),
-        F.lit(work.inputs["ranker"].content_hash).alias("ranker_version"),
-    )
-    sorted_rows = named.repartition(settings.spark.shuffle_partitions, c.USER_ID)
-    manifest = store.write(sorted_rows.sortWithinPartitions(c.USER_ID, c.RANK), "top_n", work.stamp)
-    return [manifest]
 
 
-def _with_ids(work: Work, lists: DataFrame) -> DataFrame:
-    users = work.store.read(work.spark, work.inputs["user_ids"]).withColumnRenamed(c.INDEX, c.USER_INDEX)
-    items = work.store.read(work.spark, work.inputs["item_ids"]).withColumnRenamed(c.INDEX, c.ITEM_INDEX)
-    return lists.join(users, on=c.USER_INDEX, how="inner").join(items, on=c.ITEM_INDEX, how="inner")
+def _users_by_bucket(work: Work, folder: str) -> dict[int, str]:
+    """Index and id of the users of each bucket, a file each."""
+    storage = work.store.storage
+    if not storage.exists(f"{folder}/_SUCCESS"):
+        users = work.store.read(work.spark, work.inputs["user_ids"]).select(c.USER_BUCKET, c.INDEX, c.USER_ID)
+        by_bucket = one_partition_each(users, c.USER_BUCKET, work.settings.buckets).sortWithinPartitions(c.INDEX)
+        by_bucket.select(c.INDEX, c.USER_ID).write.mode("overwrite").parquet(storage.url(folder))
+    return files_by_partition(storage, folder)
 
 
-def _list_batches(batches: Iterator[pa.RecordBatch], how: Recipe, n: int) -> Iterator[pa.RecordBatch]:
-    """Runs on the executors: a bucket of histories to rows of lists."""
-    now = how.ref.cut.time
-    for block in user_blocks(batches, USERS_AT_ONCE):
-        known = block.before(now)
-        found, logits, state = rank_block(known, how)
-        rows = [row for user in range(len(known)) for row in _user_list(user, known, found, logits, state, how, n)]
-        columns: list[Any] = list(zip(*rows, strict=True)) if rows else [[]] * 6
-        types = [pa.int32(), pa.int32(), pa.int32(), pa.float32(), pa.string(), pa.string()]
-        names = [c.USER_INDEX, c.RANK, c.ITEM_INDEX, c.SCORE, c.SOURCE, c.REASON]
-        arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
-        yield pa.RecordBatch.from_arrays(arrays, names)
+def _name(bucket: int) -> str:
+    return f"part-{bucket:05d}.parquet"
 
 
-def _user_list(
-    user: int,
-    known: UserBlock,
-    found: Candidates,
-    logits: NDArray[np.float32],
-    state: ItemState,
-    how: Recipe,
-    n: int,
-) -> list[tuple[int, int, int, float, str, str]]:
-    """One user's rows: the ranker's best candidates, filled up with popular items.
+def _is_whole(storage: Storage, path: str) -> bool:
+    """Tell whether a bucket's file is there with its end; a killed task may leave a torn one on some file systems."""
+    if not storage.exists(path):
+        return False
+    try:
+        with storage.fs.open_input_file(storage.path(path)) as stream:
+            return pq.ParquetFile(stream).metadata is not None
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
+def _score_bucket(number: int, job: ScoreJob, buckets: list[int]) -> list[dict[str, Any]]:
+    """Runs on the executors: the lists of a bucket's users, into its file."""
+    storage, bucket = Storage(job.root), buckets[number]
+    names = read_file(storage, job.users[bucket])
+    block = UserBlock.from_arrow(read_file(storage, f"{job.histories}/{_name(bucket)}"))
+    if not np.array_equal(block.users, names[c.INDEX].to_numpy()):
+        raise RecsysError(
+            f"the users of bucket {bucket} are not those of table 'user_ids'",
+            storage.url(f"{job.histories}/{_name(bucket)}"),
+            "Run featurize again.",
+        )
+    rows = 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal rows
+        for table in _tables(job, block, names[c.USER_ID].combine_chunks()):
+            rows += table.num_rows
+            yield table
+
+    write_file(storage, job.file(bucket), tables(), SCHEMA)
+    return [{"rows": rows}]
+
+
+def _tables(job: ScoreJob, block: UserBlock, user_ids: pa.StringArray) -> Iterator[pa.Table]:
+    """Row groups of the lists of a bucket."""
+    item_ids = _item_ids(job.root, job.item_ids, job.items)
+    at_once = max(1, _ROWS_OF_A_GROUP // (job.n * USERS_AT_ONCE)) * USERS_AT_ONCE
+    for first in range(0, len(block), at_once):
+        last = min(first + at_once, len(block))
+        starts = range(first, last, USERS_AT_ONCE)
+        lists = [block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n) for start in starts]
+        yield to_arrow(lists, user_ids[first:last], item_ids, dict(job.versions))
+
+
+def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
+    """Lists of a block: the ranker's best candidates, filled up with popular items.
 
     The score of a personal row is the probability that the user takes the item; popular rows have scores below 0, so
     that scores fall along the whole list.
     """
-    start, stop = np.searchsorted(found.rows, [user, user + 1])
-    items, mine = found.items[start:stop], logits[start:stop]
-    best = np.lexsort((items, -mine))[:n]
-    index = int(known.users[user])
-    probability = 1.0 / (1.0 + np.exp(-mine[best].astype(np.float64)))
-    reasons = _reasons(user, known, items[best], found.own[start:stop][best], how.ref.cut.time)
-    rows = [
-        (index, rank, int(item), float(p), PERSONAL, reason)
-        for rank, (item, p, reason) in enumerate(zip(items[best], probability, reasons, strict=True), start=1)
-    ]
-    if len(rows) < n:
-        for item in popular_fill(user, known, state, items[best].tolist(), n - len(rows), not how.repeats):
-            reason = f"popular:{state.recent_events[item]}"
-            rows.append((index, len(rows) + 1, item, -float(len(rows) + 1) / n, POPULAR, reason))
-    return rows
+    now = how.ref.cut.time
+    known = block.before(now)
+    found, logits, state = rank_block(known, how)
+    chosen = best(found.rows, found.items, logits, len(known), n)
+    personal = chosen >= 0
+    items = np.where(personal, found.items[chosen] if len(found.items) else -1, -1).astype(np.int32)
+    fill(items, known, state, hide_seen=not how.repeats)
+    lists = reasons_of(items, known, state, personal, now)
+    below = -np.arange(1.0, n + 1) / n
+    lists.scores[:] = np.broadcast_to(below, items.shape)
+    lists.scores[personal] = 1.0 / (1.0 + np.exp(-logits[chosen[personal]].astype(np.float64)))
+    return lists
 
 
-def _reasons(user: int, known: UserBlock, items: NDArray[np.int64], own: NDArray[np.bool_], now: int) -> list[str]:
-    """``own:<events>:<days since the last>`` for an item that the user had before, else ``taste``."""
-    mine = known.slice(user, user + 1)
-    reasons = []
-    for item, is_own in zip(items, own, strict=True):
-        if not is_own:
-            reasons.append("taste")
-            continue
-        times = mine.times[mine.items == item]
-        reasons.append(f"own:{len(times)}:{(now - int(times.max())) // c.SECONDS_PER_DAY}")
-    return reasons
+@lru_cache(maxsize=1)
+def _item_ids(root: str, folder: str, size: int) -> pa.StringArray:
+    """Ids by item index; loaded once a worker process."""
+    storage = Storage(root)
+    parts = [read_file(storage, f"{folder}/{name}", [c.INDEX, c.ITEM_ID]) for name, _ in storage.files(folder)]
+    table = pa.concat_tables(parts)
+    place = np.full(size, -1, np.int64)
+    place[table[c.INDEX].to_numpy()] = np.arange(len(table))
+    return table[c.ITEM_ID].combine_chunks().take(pa.array(place, mask=place < 0))
+
+
+class _Watch:
+    """Tells how many buckets are done while Spark works on them."""
+
+    def __init__(self, storage: Storage, folder: str, total: int, before: int) -> None:
+        self.storage, self.folder, self.total, self.before = storage, folder, total, before
+        self.stop, self.started = Event(), time.monotonic()
+        self.thread = Thread(target=self._look, name="score: progress", daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while not self.stop.wait(_LOOK):
+            done = len(self.storage.files(self.folder))
+            seconds = time.monotonic() - self.started
+            if done > self.before:
+                left = seconds / (done - self.before) * (self.total - done)
+                say(f"score: {done} of {self.total} buckets · {left:.0f} s left")
 
 
 STAGE = Stage(

@@ -173,7 +173,7 @@ def uneven(rng: np.random.Generator, rows: int, dim: int, kind: str) -> NDArray[
 KINDS = ["even", "popular", "ties", "equal", "one place", "tiny", "huge", "mixed"]
 
 
-@pytest.mark.parametrize(("kind", "dim"), product(KINDS, [1, 2, 9, 64, 65]))
+@pytest.mark.parametrize(("kind", "dim"), list(product(KINDS, [1, 2, 9, 64, 65])))
 def test_both_ways_give_the_same_bits(kind: str, dim: int) -> None:
     rng = np.random.default_rng([KINDS.index(kind), dim])
     users, items = uneven(rng, 60, dim, kind), uneven(rng, 4_000, dim, kind)

@@ -1,0 +1,96 @@
+"""Lists of a block against one made user by user, and what is left of them in Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pairs import ITEMS, NOW, Events, _block, _state, events
+
+from recsys_spark.columns import SECONDS_PER_DAY
+from recsys_spark.scoring.lists import SCHEMA, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.state import ItemState
+from recsys_spark.tables.histories import UserBlock
+
+Row = tuple[int, int, str, str]  # rank, item, source, reason
+
+
+def by_hand(
+    user: int, known: UserBlock, state: ItemState, found: list[tuple[int, float]], n: int, hide: bool
+) -> list[Row]:
+    mine = known.slice(user, user + 1)
+    had: dict[int, list[int]] = {}
+    for item, time in zip(mine.items.tolist(), mine.times.tolist(), strict=True):
+        had.setdefault(item, []).append(time)
+    rows: list[Row] = []
+    for item, _ in sorted(found, key=lambda each: (-each[1], each[0]))[:n]:
+        reason = "taste"
+        if item in had:
+            reason = f"own:{len(had[item])}:{(NOW - max(had[item])) // SECONDS_PER_DAY}"
+        rows.append((len(rows) + 1, item, "personal", reason))
+    for item in state.popular.tolist():
+        if len(rows) < n and item not in {each[1] for each in rows} and not (hide and item in had):
+            rows.append((len(rows) + 1, item, "popular", f"popular:{state.recent_events[item]}"))
+    return rows
+
+
+@settings(deadline=None)
+@given(events, st.integers(0, 2**32 - 1), st.integers(1, ITEMS + 2), st.booleans())
+def test_lists_are_those_made_user_by_user(users: Events, seed: int, n: int, hide: bool) -> None:
+    known, state, draw = _block(users), _state(len(users)), np.random.default_rng(seed)
+    pairs = [(u, i) for u in range(len(users)) for i in draw.permutation(np.arange(2, ITEMS))[: draw.integers(0, 9)]]
+    if hide:
+        pairs = [(u, i) for u, i in pairs if i not in known.slice(u, u + 1).items]
+    rows, items = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
+    logits = draw.integers(-2, 3, len(pairs)).astype(np.float32)  # many ties
+    chosen = best(rows, items, logits, len(users), n)
+    personal = chosen >= 0
+    listed = np.where(personal, items[chosen] if len(items) else -1, -1).astype(np.int32)
+    fill(listed, known, state, hide)
+    lists = reasons_of(listed, known, state, personal, NOW)
+    names = pa.array([f"i{item}" for item in range(ITEMS)])
+    table = to_arrow([lists], pa.array([f"u{user}" for user in range(len(users))]), names, {
+        "retrieval_version": "r", "ranker_version": "d"})  # fmt: skip
+    told = table.to_pylist()
+    for user in range(len(users)):
+        found = [(item, logit) for row, item, logit in zip(rows, items.tolist(), logits, strict=True) if row == user]
+        wanted = by_hand(user, known, state, found, n, hide)
+        mine = [each for each in told if each["user_id"] == f"u{user}"]
+        assert [(e["rank"], int(e["item_id"][1:]), e["source"], e["reason"]) for e in mine] == wanted
+    assert all(each["retrieval_version"] == "r" and each["ranker_version"] == "d" for each in told)
+
+
+def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
+    """Two blocks, each with words of its own."""
+    blocks = [_block([[(300, 3), (310, 3)], []]), _block([[(320, 4)]])]
+    state, lists = _state(3), []
+    for block in blocks:
+        items = np.array([[3, 5]] * len(block), np.int32)
+        personal = np.array([[True, True]] * len(block))
+        personal[-1, -1] = False
+        lists.append(reasons_of(items, block, state, personal, NOW))
+    table = to_arrow(lists, pa.array(["a", "b", "c"]), pa.array([str(item) for item in range(ITEMS)]), {
+        "retrieval_version": "r", "ranker_version": "d"})  # fmt: skip
+    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA) as writer:
+        writer.write_table(table)
+        writer.write_table(table.slice(2))
+    back = pq.ParquetFile(tmp_path / "x.parquet")
+    assert {str(back.schema.column(place).logical_type) for place in (0, 2, 4, 5)} == {"String"}
+    popular = f"popular:{state.recent_events[5]}"
+    rows = [(e["user_id"], e["rank"], e["item_id"], e["source"], e["reason"]) for e in back.read().to_pylist()]
+    assert rows == [
+        ("a", 1, "3", "personal", "own:2:89"),
+        ("a", 2, "5", "personal", "taste"),
+        ("b", 1, "3", "personal", "taste"),
+        ("b", 2, "5", "popular", popular),
+        ("c", 1, "3", "personal", "taste"),
+        ("c", 2, "5", "popular", popular),
+        ("b", 1, "3", "personal", "taste"),
+        ("b", 2, "5", "popular", popular),
+        ("c", 1, "3", "personal", "taste"),
+        ("c", 2, "5", "popular", popular),
+    ]
