@@ -78,6 +78,10 @@ bench-sharded: setup ## matrix factorization, users dealt out to two ranks: memo
 bench-train: setup ## training speed beside peers (REPRODUCE_DATA=FOLDER BENCH_SCALE=small|full BENCH_ONLY=part,part)
 	@$(IN_VENV) REPRODUCE_DATA="$(REPRODUCE_DATA)" python tests/benchmarks/bench_train.py
 
+.PHONY: bench-score
+bench-score: setup ## scoring speed beside the bare product and peers; BENCH_SCALE=small|full BENCH_ONLY=part,part
+	@$(IN_VENV) python tests/benchmarks/bench_score.py
+
 .PHONY: reproduce-ncf reproduce-gowalla reproduce-ctr
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)

@@ -51,7 +51,7 @@ TEST = [
     "duckdb>=1.2",
 ]
 
-BENCH = ["deepctr-torch>=0.3"]  # what `make bench-train` compares with, beside implicit
+BENCH = ["deepctr-torch>=0.3", "faiss-cpu>=1.9"]  # what benchmarks compare with, beside implicit
 
 NOTEBOOK = ["nbclient>=0.10", "nbformat>=5.10", "nbconvert>=7.16", "ipykernel>=6.29"]
 

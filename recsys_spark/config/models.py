@@ -203,6 +203,9 @@ class Score(Section):
     """The published lists."""
 
     n: int = Field(20, ge=1, description="Rows a user gets")
+    by: Literal["ranker", "retrieval"] = Field(
+        "ranker", description="Whose order is published: DeepFM's over the candidates, or the retrieval model's alone"
+    )
     repeats: bool = Field(False, description="May a list hold items that the user already has?")
 
 

@@ -32,7 +32,7 @@ from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import best, fill
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
-from recsys_spark.scoring.top_k import top_k, top_k_of_scores
+from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest
 from recsys_spark.tables.arrays import read_parquet
@@ -173,7 +173,7 @@ def _baseline_figures(
             parts += _list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
     for slice_name, seen in forbidden.items():
-        lists, _ = top_k(vectors, state.vectors, k, forbidden=seen, allowed=state.allowed)
+        lists, _ = state.catalogue.top_k(vectors, k, forbidden=seen)
         parts += _list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
     return parts
 

@@ -2,10 +2,10 @@
 
 Shape legend: U users, M items, B pairs, D length of an embedding, H width of the first hidden layer, P pair features.
 
-Of a row's embeddings, let S be their sum and Q the sum of their squares. The FM part is (‖S‖² - Q) / 2, and S is that of
-the user plus that of the item plus that of the pair: what is left for a pair is a product of vectors of length D. The
-first hidden layer is linear in all inputs side by side, so it is a sum of three parts too. The pair features enter by
-the embedding of their bucket: what a bucket does to S, to the first order and to the hidden layer is looked up in one
+Of a row's embeddings, let S be their sum and Q the sum of their squares. The FM part is (‖S‖² - Q) / 2, and S is that
+of the user plus that of the item plus that of the pair: what is left for a pair is a product of vectors. The first
+hidden layer is linear in all inputs side by side, so it is a sum of three parts too. The pair features enter by the
+embedding of their bucket: what a bucket does to S, to the first order and to the hidden layer is looked up in one
 table. Above the first layer everything runs for each pair.
 """
 
@@ -88,7 +88,7 @@ class SplitDeepFM:
         self.buckets = self._bucket_table(blocks[numbers_at : numbers_at + spec.numbers])
 
     def _bucket_table(self, blocks: tuple[Tensor, ...]) -> Tensor:
-        """What each bucket of each number adds: to S, to ``alone`` and to the first layer, float32 [rows, D + 1 + H]."""
+        """What each bucket of each number adds to S, to ``alone`` and to the first layer, float32 [rows, D + 1 + H]."""
         spec, parts = self.model.spec, []
         for number, block in enumerate(blocks):
             start = int(self.model.starts[len(spec.sizes) + number])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recsys_spark.reporting.words import METRICS, SLICES
 
-PUBLISHED = "ranker"
+PUBLISHED = "ranker"  # by default
 BASELINES = ("popularity", "recent_popularity", "repeat", "repeat_decayed", "item_knn")
 FIRST_K = 10
 FIRST_METRIC = "ndcg"
@@ -66,7 +66,10 @@ class Figures:
 
 
 def figures(
-    rows: Iterable[tuple[Key, float | None, int]], names: dict[str, tuple[str, str]], headline: str = "all"
+    rows: Iterable[tuple[Key, float | None, int]],
+    names: dict[str, tuple[str, str]],
+    headline: str = "all",
+    published: str = PUBLISHED,
 ) -> Figures:
     """Arrange the rows of the metrics table.
 
@@ -78,29 +81,33 @@ def figures(
         Model → name and what it does, in order; models not in it come last under their code.
     headline : str
         Slice of the page's first figure: the one that the published lists are made for.
+    published : str
+        Model whose order is published.
     """
     values: dict[Key, tuple[float, int]] = {
         key: (math.nan if value is None else value, users) for key, value, users in rows
     }
     slices = [*SLICES, *sorted({key[1] for key in values} - set(SLICES))]
-    blocks = [block for part in slices if (block := _block(values, part, names)) is not None]
-    return Figures(blocks, _ranker(values), _headline(values, headline))
+    blocks = [block for part in slices if (block := _block(values, part, names, published)) is not None]
+    return Figures(blocks, _ranker(values), _headline(values, headline, published))
 
 
-def _block(values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]]) -> Block | None:
+def _block(
+    values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]], published: str
+) -> Block | None:
     here = {key: value for key, value in values.items() if key[1] == part and key[3] > 0}
     ks = sorted({key[3] for key in here}, key=lambda k: (k != FIRST_K, k))
     if not ks:
         return None
     found = {key[0] for key in here}
     models = [name for name in names if name in found] + sorted(found - set(names))
-    grids = [_grid(here, part, k, models, names) for k in ks]
+    grids = [_grid(here, part, k, models, names, published) for k in ks]
     name, does = SLICES.get(part, (part, ""))
     counted = sorted({users for key, (_, users) in here.items() if key[2] != "coverage"})
     users = f"{counted[-1]:,}" if counted else "0"
     if len(counted) > 1:
         users = f"{counted[0]:,} to {users}"
-    verdict, ahead = _verdict(values, part, names)
+    verdict, ahead = _verdict(values, part, names, published)
     return Block(name, does, users, verdict, ahead, grids[0], grids[1:])
 
 
@@ -110,6 +117,7 @@ def _grid(
     k: int,
     models: list[str],
     names: dict[str, tuple[str, str]],
+    published: str,
 ) -> Grid:
     at_k = {(model, metric): value for (model, _, metric, each), (value, _) in here.items() if each == k}
     found = {metric for _, metric in at_k}
@@ -122,7 +130,7 @@ def _grid(
     lines = [
         Line(
             *names.get(model, (model, "")),
-            model == PUBLISHED,
+            model == published,
             [_cell(at_k.get((model, metric), math.nan), metric, best.get(metric)) for metric in metrics],
         )
         for model in models
@@ -137,22 +145,22 @@ def _cell(value: float, metric: str, best: float | None) -> Cell:
     return Cell(text, value == best and value > 0)
 
 
-def _headline(values: dict[Key, tuple[float, int]], part: str) -> tuple[float, float, int] | None:
-    ks = [key[3] for key in values if key[:3] == (PUBLISHED, part, FIRST_METRIC)]
+def _headline(values: dict[Key, tuple[float, int]], part: str, published: str) -> tuple[float, float, int] | None:
+    ks = [key[3] for key in values if key[:3] == (published, part, FIRST_METRIC)]
     if not ks:
         return None
     k = FIRST_K if FIRST_K in ks else min(ks)
-    ours = values[PUBLISHED, part, FIRST_METRIC, k][0]
+    ours = values[published, part, FIRST_METRIC, k][0]
     theirs = [values.get((model, part, FIRST_METRIC, k), (math.nan, 0))[0] for model in BASELINES]
     best = max((value for value in theirs if math.isfinite(value)), default=math.nan)
     return (ours, best, k) if math.isfinite(ours) and math.isfinite(best) else None
 
 
 def _verdict(
-    values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]]
+    values: dict[Key, tuple[float, int]], part: str, names: dict[str, tuple[str, str]], published: str
 ) -> tuple[str, bool | None]:
     """Compare the published list with the best plain row, in one sentence."""
-    compared = _headline(values, part)
+    compared = _headline(values, part, published)
     if compared is None:
         return "", None
     ours, best, k = compared
@@ -165,7 +173,7 @@ def _verdict(
         change = f" by {abs(ours / best - 1):.1%}" if best > 0 else ""
     own = " without what the user already had" if part == "new" else ""
     ours_text, rival_text = (
-        f"the published ranker's list{own} ({ours:.4f})",
+        f"the published list{own} ({ours:.4f})",
         f"the best plain rule, “{name}” ({best:.4f})",
     )
     return f"NDCG@{k}: {ours_text} {relation} {rival_text}{change}.", ours >= best

@@ -55,7 +55,9 @@ def context(work: Work) -> dict[str, Any]:
         "sources": sources,
         "worst": worst,
         "events": kept_events(sources),
-        "figures": figures(metric_rows(work), names, "all" if work.settings.score.repeats else "new"),
+        "figures": figures(
+            metric_rows(work), names, "all" if work.settings.score.repeats else "new", work.settings.score.by
+        ),
         "test_from": words.day(window.time),
         "test_to": words.day(window.until - 1),
         "curves": [

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from recsys_spark.scoring.pairs import pair_features
 from recsys_spark.scoring.past import Past, past_of
 from recsys_spark.scoring.state import ItemState
-from recsys_spark.scoring.top_k import top_k
 from recsys_spark.tables.histories import UserBlock
 
 USERS_AT_ONCE = 256  # fixed, so that the same shapes reach BLAS wherever a bucket is scored
@@ -59,9 +58,7 @@ def build_candidates(
     """
     seen = block.distinct_items()
     vectors = np.ascontiguousarray(state.user_vectors[block.users])
-    new_items, new_scores = top_k(
-        vectors, state.vectors, retrieved, forbidden=seen, allowed=state.allowed, block=USERS_AT_ONCE
-    )
+    new_items, new_scores = state.catalogue.top_k(vectors, retrieved, forbidden=seen, block=USERS_AT_ONCE)
     has_past = np.diff(block.indptr) > 0
     new_items[~has_past] = -1
     past = past_of(block, len(state.events), now)

@@ -31,6 +31,8 @@ class Recipe:
     recent_days : int
     threads : int
         Torch threads of a worker process.
+    by : {"ranker", "retrieval"}
+        Whose order is published.
     """
 
     ref: StateRef
@@ -40,6 +42,7 @@ class Recipe:
     repeats: bool
     recent_days: int
     threads: int
+    by: str
 
 
 def recipe(work: Work, at: Cut) -> Recipe:
@@ -53,6 +56,7 @@ def recipe(work: Work, at: Cut) -> Recipe:
         repeats=settings.score.repeats,
         recent_days=settings.features.recent_days,
         threads=settings.launch.threads,
+        by=settings.score.by,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from safetensors.torch import load
 
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
+from recsys_spark.models.split import SplitDeepFM
 from recsys_spark.scoring.state import StateRef
 from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
-
-ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,16 @@ class RankerModel:
         """
         if not self.module.spec.numbers:
             numbers = numbers[:, :0]
-        parts = [np.zeros(0, np.float32)]
-        for start in range(0, len(users), ROWS_AT_ONCE):
-            part = slice(start, start + ROWS_AT_ONCE)
-            inputs = self.fields.inputs(
-                torch.from_numpy(users[part].astype(np.int64)), torch.from_numpy(items[part].astype(np.int64))
-            )
-            parts.append((self.module(numbers=torch.from_numpy(numbers[part]), **inputs) + self.shift).numpy())
-        return np.concatenate(parts)
+        (user, owner), (item, place) = (
+            np.unique(each.astype(np.int64), return_inverse=True) for each in (users, items)
+        )
+        sides = self._split.users(torch.from_numpy(user)), self._split.items(torch.from_numpy(item))
+        logits = self._split.pairs(*sides, *(torch.from_numpy(each) for each in (owner, place, numbers)))
+        return (logits + self.shift).numpy()
+
+    @cached_property
+    def _split(self) -> SplitDeepFM:
+        return SplitDeepFM(self.module, self.fields)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
@@ -26,6 +27,7 @@ from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import SCHEMA, Lists, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.histories import UserBlock
@@ -34,6 +36,8 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 from recsys_spark.tables.versions import check_versions
 
+IntArray = NDArray[np.int32]
+DoubleArray = NDArray[np.float64]
 _ROWS_OF_A_GROUP = 500_000
 _LOOK = 10.0  # seconds between looks at how far it is
 
@@ -195,21 +199,38 @@ def _tables(job: ScoreJob, block: UserBlock, user_ids: pa.StringArray) -> Iterat
 def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
     """Lists of a block: the ranker's best candidates, filled up with popular items.
 
-    The score of a personal row is the probability that the user takes the item; popular rows have scores below 0, so
-    that scores fall along the whole list.
+    The score of a personal row is the probability that the user takes the item, or the product of their vectors where
+    the retrieval model's order is published; popular rows have scores below that, and below 0, so that scores fall
+    along the whole list.
     """
-    now = how.ref.cut.time
-    known = block.before(now)
+    known = block.before(how.ref.cut.time)
+    items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
+    personal = items >= 0
+    fill(items, known, state, hide_seen=not how.repeats)
+    lists = reasons_of(items, known, state, personal, how.ref.cut.time)
+    least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
+    lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)
+    return lists
+
+
+def _by_ranker(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, DoubleArray, ItemState]:
+    """Items [U, N] and probabilities [U, N] of the ranker's best candidates; -1 where there is none."""
     found, logits, state = rank_block(known, how)
     chosen = best(found.rows, found.items, logits, len(known), n)
-    personal = chosen >= 0
-    items = np.where(personal, found.items[chosen] if len(found.items) else -1, -1).astype(np.int32)
-    fill(items, known, state, hide_seen=not how.repeats)
-    lists = reasons_of(items, known, state, personal, now)
-    below = -np.arange(1.0, n + 1) / n
-    lists.scores[:] = np.broadcast_to(below, items.shape)
-    lists.scores[personal] = 1.0 / (1.0 + np.exp(-logits[chosen[personal]].astype(np.float64)))
-    return lists
+    if not len(logits):
+        return chosen, np.zeros(chosen.shape), state
+    items = np.where(chosen >= 0, found.items[chosen], -1).astype(np.int32)
+    return items, 1.0 / (1.0 + np.exp(-logits[chosen].astype(np.float64))), state
+
+
+def _by_retrieval(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, DoubleArray, ItemState]:
+    """Items [U, N] and products of vectors [U, N] of the whole catalogue's best; users without events have none."""
+    state = load_state(how.ref)
+    vectors = np.ascontiguousarray(state.user_vectors[known.users])
+    seen = None if how.repeats else known.distinct_items()
+    items, scores = state.catalogue.top_k(vectors, n, forbidden=seen, block=USERS_AT_ONCE)
+    items[np.diff(known.indptr) == 0] = -1
+    return items, scores.astype(np.float64), state
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
 from recsys_spark.errors import RecsysError
+from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
 from recsys_spark.tables.storage import Storage
@@ -85,6 +86,11 @@ class ItemState:
     windows: dict[int, ItemWindow] = field(default_factory=dict)
     last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
     moment: tuple[str, ...] = ()
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The allowed items, ready for exact top-k; made once a worker process."""
+        return Catalogue(self.vectors, self.allowed)
 
 
 def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Features) -> StateRef:

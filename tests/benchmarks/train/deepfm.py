@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from parts import THREADS, need, side_by_side, tell
 from torch import Tensor
-from train.common import THREADS, need, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Ranker

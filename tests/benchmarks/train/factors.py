@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts import THREADS, side_by_side, tell
 from torch import Tensor
-from train.common import THREADS, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval

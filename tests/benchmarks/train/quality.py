@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from parts import TEMPLATE, THREADS, need, tell
 from torch import Tensor
-from train.common import TEMPLATE, THREADS, need, tell
 from train.splits import Split, gowalla, movielens
 
 from recsys_spark import columns as c

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from train.common import THREADS, tell
+from parts import THREADS, tell
 from train.factors import batches
 
 from recsys_spark import columns as c

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
-from train.common import TEMPLATE, THREADS, side_by_side, tell
+from parts import TEMPLATE, THREADS, side_by_side, tell
 
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval, load_settings

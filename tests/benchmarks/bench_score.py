@@ -1,0 +1,26 @@
+"""Scoring speed beside the bare matrix product and beside peers, everything in one run.
+
+    make bench-score                     minutes
+    BENCH_SCALE=full make bench-score    the sizes that are to be reported
+    BENCH_ONLY=kernel,job make bench-score
+
+| part | what is measured |
+|---|---|
+| kernel | exact top-k, 60,000 items: beside the product alone, implicit, faiss, torch; 200 items masked a user |
+| deepfm | DeepFM in parts beside the plain module: a whole catalogue, and 500 candidates a user |
+| job | the Spark job that writes everybody's lists, beside the kernel alone, and MLlib's recommendForAllUsers |
+
+Each part is a process of its own. What is compared runs in turn, a few times; ratios are printed, and the last line is
+JSON. No time ends the run.
+"""
+
+from __future__ import annotations
+
+from parts import chosen, run_parts
+
+PARTS = ("kernel", "deepfm", "job")
+KEYS = ("kernel_over_gemm", "kernel_over_best_peer", "masked_over_unmasked_time", "job_over_kernel_time",
+        "job_over_mllib", "split_deepfm_over_plain", "split_deepfm_max_abs_diff", "rerank_users_per_s")  # fmt: skip
+
+if __name__ == "__main__":
+    run_parts(__file__, "score", chosen(PARTS), KEYS)
