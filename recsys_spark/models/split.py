@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys_spark.models.deepfm import FIRST_BUCKET, DeepFM
 from recsys_spark.models.fields import FieldTables
 
-_PAIRS_AT_ONCE = 1 << 11  # their hidden layers stay in a processor's cache
+Floats = NDArray[np.float32]
+_PAIRS_AT_ONCE = 1 << 10  # their hidden layers stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,11 @@ class Sides:
         Part of the first layer, before its activation.
     """
 
-    total: Tensor
-    alone: Tensor
-    hidden: Tensor
+    total: Floats
+    alone: Floats
+    hidden: Floats
 
-    def take(self, rows: Tensor | slice) -> Sides:
+    def take(self, rows: NDArray[np.int64] | slice) -> Sides:
         """Some of the rows."""
         return Sides(self.total[rows], self.alone[rows], self.hidden[rows])
 
@@ -62,7 +65,7 @@ class SplitDeepFM:
         self.model, self.fields, spec = model, fields, model.spec
         first = model.deep[0]
         assert isinstance(first, nn.Linear)
-        self.upper = model.deep[1:]
+        self.upper = _Upper(model.deep[1:])
         # where each field's D columns of the first layer are: single codes, then numbers, then pooled lists
         singles = [field for field, length in enumerate(spec.lengths) if length == 1]
         lists = [field for field, length in enumerate(spec.lengths) if length != 1]
@@ -102,7 +105,7 @@ class SplitDeepFM:
     def users(self, index: Tensor) -> Sides:
         """Parts of some users, int64 [U]."""
         sides = self._side("user", 0, index)
-        return Sides(sides.total, sides.alone + self.model.intercept, sides.hidden + self.bias)
+        return Sides(sides.total, sides.alone + self.model.intercept.numpy(), sides.hidden + self.bias.numpy())
 
     @torch.no_grad()
     def items(self, index: Tensor) -> Sides:
@@ -135,10 +138,13 @@ class SplitDeepFM:
             dense = torch.cat([values.nan_to_num(0.0), values.isnan().float()], dim=1)
             linear = linear + dense @ self.slope[name]
             hidden = hidden.addmm(dense, self.of_dense[name].T)
-        return Sides(total, linear + 0.5 * (total.square().sum(1) - squares), hidden)
+        alone = linear + 0.5 * (total.square().sum(1) - squares)
+        return Sides(total.numpy(), alone.numpy(), hidden.numpy())
 
     @torch.no_grad()
-    def pairs(self, users: Sides, items: Sides, owner: Tensor, item: Tensor, numbers: Tensor) -> Tensor:
+    def pairs(
+        self, users: Sides, items: Sides, owner: NDArray[np.int64], item: NDArray[np.int64], numbers: Floats
+    ) -> Floats:
         """Logits of pairs, float32 [B].
 
         Parameters
@@ -149,41 +155,63 @@ class SplitDeepFM:
         numbers : float32 [B, P]
             Pair features; NaN is missing.
         """
-        parts = [
-            self._part(users.take(owner[part]), items.take(item[part]), numbers[part])
-            for part in (slice(at, at + _PAIRS_AT_ONCE) for at in range(0, len(owner), _PAIRS_AT_ONCE))
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0)
+        logits = np.empty(len(owner), np.float32)
+        for at in range(0, len(owner), _PAIRS_AT_ONCE):
+            part = slice(at, at + _PAIRS_AT_ONCE)
+            logits[part] = self._part(users.take(owner[part]), items.take(item[part]), numbers[part])
+        return logits
 
-    def _part(self, user: Sides, item: Sides, numbers: Tensor) -> Tensor:
+    def _part(self, user: Sides, item: Sides, numbers: Floats) -> Floats:
         model, dim = self.model, self.model.spec.dim
-        logits = user.alone + item.alone + (user.total * item.total).sum(1)
-        hidden = user.hidden + item.hidden
+        logits = user.alone + item.alone + np.einsum("bd,bd->b", user.total, item.total)
+        hidden = user.hidden
+        hidden += item.hidden
         if model.spec.numbers:
-            bucket = torch.where(numbers.isnan(), 0, model._buckets(numbers) + FIRST_BUCKET)
+            values = torch.from_numpy(numbers)
+            bucket = torch.where(values.isnan(), 0, model._buckets(values) + FIRST_BUCKET)
             starts = model.starts[len(model.spec.sizes) :] - model.starts[len(model.spec.sizes)]
-            added = functional.embedding_bag(bucket + starts, self.buckets, mode="sum")
+            added = functional.embedding_bag(bucket + starts, self.buckets, mode="sum").numpy()
             own = added[:, :dim]
-            logits = logits + added[:, dim] + (own * (user.total + item.total + 0.5 * own)).sum(1)
-            hidden = (hidden + added[:, dim + 1 :]).addmm(model.quantiles(numbers), self.of_quantiles)
-        return logits + self.upper(hidden).squeeze(1)
+            logits += added[:, dim] + np.einsum("bd,bd->b", own, user.total + item.total + 0.5 * own)
+            hidden += added[:, dim + 1 :]
+            hidden += model.quantiles(values).numpy() @ self.of_quantiles.numpy()
+        logits += self.upper(hidden)
+        return logits
 
-    @torch.no_grad()
-    def catalogue(self, users: Sides, items: Sides, out: Tensor | None = None) -> Tensor:
+    def catalogue(self, users: Sides, items: Sides) -> Floats:
         """Logits of all users with all items, float32 [U, M], of a model without pair features.
 
-        Parameters
-        ----------
-        users, items : Sides
-        out : float32 [U, M], optional
-            Where they go.
+        Raises
+        ------
+        ValueError
+            The model has pair features.
         """
         if self.model.spec.numbers:
             raise ValueError("pairs have features of their own: a whole catalogue cannot be scored by its sides alone")
-        logits = torch.addmm(items.alone, users.total, items.total.T, out=out)
-        logits += users.alone.unsqueeze(1)
-        for row in range(len(users.alone)):
+        logits = users.total @ items.total.T
+        logits += items.alone
+        logits += users.alone[:, None]
+        buffer = np.empty((_PAIRS_AT_ONCE, items.hidden.shape[1]), np.float32)
+        for row, own in enumerate(users.hidden):
             for at in range(0, len(items.alone), _PAIRS_AT_ONCE):
-                part = slice(at, at + _PAIRS_AT_ONCE)
-                logits[row, part] += self.upper(items.hidden[part] + users.hidden[row]).squeeze(1)
+                part = items.hidden[at : at + _PAIRS_AT_ONCE]
+                hidden = np.add(part, own, out=buffer[: len(part)])
+                logits[row, at : at + _PAIRS_AT_ONCE] += self.upper(hidden)
         return logits
+
+
+class _Upper:
+    """The layers above the first, by NumPy: its BLAS is OpenBLAS, which is good on every maker's processors."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        linear = [each for each in layers.children() if isinstance(each, nn.Linear)]
+        self.weights = [np.ascontiguousarray(each.weight.detach().numpy().T) for each in linear]
+        self.biases = [each.bias.detach().numpy() for each in linear]
+
+    def __call__(self, hidden: Floats) -> Floats:
+        """From the first layer before its activation, float32 [B, H], which is overwritten, to float32 [B]."""
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            np.maximum(hidden, 0.0, out=hidden)
+            hidden = hidden @ weight
+            hidden += bias
+        return hidden[:, 0]

@@ -5,7 +5,9 @@ Shape legend: U users, N places of a list, C candidates.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +109,9 @@ def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -
         items[user, have : have + len(more)] = more
 
 
-def reasons_of(items: IntArray, known: UserBlock, state: ItemState, personal: NDArray[np.bool_], now: int) -> Lists:
+def reasons_of(
+    items: IntArray, known: UserBlock, state: ItemState, personal: NDArray[np.bool_], now: int, may_repeat: bool = True
+) -> Lists:
     """Lists with the reason of each row, their scores to be filled in.
 
     ``own:<events>:<days since the last>`` for an item that the user had before, ``taste`` for another personal one,
@@ -122,21 +126,12 @@ def reasons_of(items: IntArray, known: UserBlock, state: ItemState, personal: ND
     personal : bool [U, N]
     now : int
         The cut, in seconds.
+    may_repeat : bool
+        Whether an item may be one that its user had before.
     """
     words, codes = [TASTE], np.zeros(items.shape, np.int32)
-    width = int(max(items.max(initial=0), known.items.max(initial=0))) + 1
-    events = known.rows * width + known.items
-    order = np.argsort(events, kind="stable")  # a user's events are in time order
-    events = events[order]
-    wanted = np.arange(len(items))[:, None] * width + items
-    left, right = (np.searchsorted(events, wanted, side) for side in ("left", "right"))
-    own = personal & (right > left) & (items != NOBODY)
-    if own.any():
-        number = (right - left)[own]
-        days = (now - known.times[order[right[own] - 1]]) // c.SECONDS_PER_DAY
-        both, place = np.unique(np.stack([number, days]), axis=1, return_inverse=True)
-        codes[own] = len(words) + place.reshape(-1)
-        words += [f"own:{events}:{since}" for events, since in both.T.tolist()]
+    if may_repeat:
+        words += _own_reasons(items, known, personal, now, codes)
     popular = ~personal & (items != NOBODY)
     if popular.any():
         counts, place = np.unique(state.recent_events[items[popular]], return_inverse=True)
@@ -145,40 +140,109 @@ def reasons_of(items: IntArray, known: UserBlock, state: ItemState, personal: ND
     return Lists(items, np.zeros(items.shape, np.float32), (~personal).astype(np.int32), codes, words)
 
 
-def to_arrow(
-    lists: list[Lists], user_ids: pa.StringArray, item_ids: pa.StringArray, versions: dict[str, str]
-) -> pa.Table:
+def _own_reasons(
+    items: IntArray, known: UserBlock, personal: NDArray[np.bool_], now: int, codes: IntArray
+) -> list[str]:
+    """Reasons of items that their users had before; their places, from 1 on, go into ``codes``."""
+    width = int(max(items.max(initial=0), known.items.max(initial=0))) + 1
+    events = known.rows * width + known.items
+    order = np.argsort(events, kind="stable")  # a user's events are in time order
+    events = events[order]
+    wanted = np.arange(len(items))[:, None] * width + items
+    left, right = (np.searchsorted(events, wanted, side) for side in ("left", "right"))
+    own = personal & (right > left) & (items != NOBODY)
+    if not own.any():
+        return []
+    number = (right - left)[own]
+    days = (now - known.times[order[right[own] - 1]]) // c.SECONDS_PER_DAY
+    both, place = np.unique(np.stack([number, days]), axis=1, return_inverse=True)
+    codes[own] = 1 + place.reshape(-1)
+    return [f"own:{number}:{since}" for number, since in both.T.tolist()]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Texts that rows name by their places, and a hash of each.
+
+    Parameters
+    ----------
+    texts : StringArray [V]
+        Without nulls.
+    hashes : uint64 [V]
+    """
+
+    texts: pa.StringArray
+    hashes: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, texts: pa.StringArray) -> Names:
+        """Hash texts (BLAKE2b, 8 bytes)."""
+        digests = b"".join(blake2b(each.encode(), digest_size=8).digest() for each in texts.to_pylist())
+        return cls(texts, np.frombuffer(digests, "<u8").astype(np.uint64))
+
+    def part(self, start: int, stop: int) -> Names:
+        """Some of them."""
+        return Names(self.texts[start:stop], self.hashes[start:stop])
+
+
+def to_arrow(lists: list[Lists], users: Names, items: Names, versions: dict[str, str]) -> tuple[pa.Table, int]:
     """Rows of ``top_n``; texts are written once a file part, rows hold their places.
 
     Parameters
     ----------
     lists : list of Lists
         Of blocks, one after the other.
-    user_ids : StringArray
+    users : Names
         Of the blocks' users, in their order.
-    item_ids : StringArray
+    items : Names
         By item index.
     versions : dict
         Columns that are the same for all rows.
+
+    Returns
+    -------
+    table : Table
+    content : int
+        Sum of a 64-bit hash of each row, which no order of rows changes.
     """
-    items = np.concatenate([each.items for each in lists])
-    here = items != NOBODY
-    users, places = np.nonzero(here)
+    item = np.concatenate([each.items for each in lists])
+    here = item != NOBODY
+    user, place = np.nonzero(here)
+    item, score = item[here], np.concatenate([each.scores for each in lists])[here]
+    source = np.concatenate([each.sources for each in lists])[here]
     words: dict[str, int] = {}
     reasons = []
     for each in lists:
         of_block = np.array([words.setdefault(word, len(words)) for word in each.words], np.int32)
         reasons.append(of_block[each.reasons])
+    reason, why = np.concatenate(reasons)[here], Names.of(pa.array(list(words), pa.string()))
+    same = np.zeros(len(user), np.int32)
     columns = {
-        c.USER_ID: _coded(users, user_ids),
-        c.RANK: pa.array((places + 1).astype(np.int32)),
-        c.ITEM_ID: _coded(items[here], item_ids),
-        c.SCORE: pa.array(np.concatenate([each.scores for each in lists])[here]),
-        c.SOURCE: _coded(np.concatenate([each.sources for each in lists])[here], pa.array(SOURCES)),
-        c.REASON: _coded(np.concatenate(reasons)[here], pa.array(list(words), pa.string())),
-        **{name: _coded(np.zeros(len(users), np.int32), pa.array([value])) for name, value in versions.items()},
+        c.USER_ID: _coded(user, users.texts),
+        c.RANK: pa.array((place + 1).astype(np.int32)),
+        c.ITEM_ID: _coded(item, items.texts),
+        c.SCORE: pa.array(score),
+        c.SOURCE: _coded(source, pa.array(SOURCES)),
+        c.REASON: _coded(reason, why.texts),
+        **{name: _coded(same, pa.array([value])) for name, value in versions.items()},
     }
-    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+    numbers = (place.astype(np.uint64) << np.uint64(32)) | score.view(np.uint32)
+    sources, constant = Names.of(pa.array(SOURCES)), Names.of(pa.array([json.dumps(versions, sort_keys=True)]))
+    mixed = _mixed(users.hashes[user] ^ constant.hashes[0])
+    for part in (items.hashes[item], numbers, why.hashes[reason], sources.hashes[source]):
+        mixed = _mixed(mixed ^ part)
+    low, high = ((mixed >> np.uint64(bits)) & np.uint64(0xFFFFFFFF) for bits in (0, 32))
+    content = int(low.sum()) + (int(high.sum()) << 32)
+    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA), content
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Finalizer of SplitMix64 (Steele et al. 2014); works on the array itself."""
+    values += np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        values ^= values >> np.uint64(shift)
+        values *= np.uint64(factor)
+    return values
 
 
 def _coded(places: NDArray[np.integer], values: pa.Array) -> pa.DictionaryArray:

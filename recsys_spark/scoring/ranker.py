@@ -51,8 +51,7 @@ class RankerModel:
             np.unique(each.astype(np.int64), return_inverse=True) for each in (users, items)
         )
         sides = self._split.users(torch.from_numpy(user)), self._split.items(torch.from_numpy(item))
-        logits = self._split.pairs(*sides, *(torch.from_numpy(each) for each in (owner, place, numbers)))
-        return (logits + self.shift).numpy()
+        return self._split.pairs(*sides, owner, place, numbers) + np.float32(self.shift)
 
     @cached_property
     def _split(self) -> SplitDeepFM:

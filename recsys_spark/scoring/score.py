@@ -8,6 +8,7 @@ that a run after a kill goes on with the others.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
@@ -25,7 +25,7 @@ from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import SCHEMA, Lists, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
@@ -76,6 +76,10 @@ class ScoreJob:
         """Where the lists of a bucket go."""
         return f"{self.lists}/{_name(bucket)}"
 
+    def told(self, bucket: int) -> str:
+        """What is told of a bucket that is done."""
+        return f"{self.lists}/_{_name(bucket)}.json"
+
 
 def score(work: Work) -> list[Manifest]:
     """Write ``top_n`` for every known user; readers see it after ``publish``.
@@ -104,18 +108,21 @@ def score(work: Work) -> list[Manifest]:
         versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
     )
     buckets = sorted(job.users)
-    open_ones = [each for each in buckets if not _is_whole(store.storage, job.file(each))]
+    open_ones = [each for each in buckets if not store.storage.exists(job.told(each))]
     if len(open_ones) < len(buckets):
         say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
     with _Watch(store.storage, job.lists, len(buckets), len(buckets) - len(open_ones)):
-        run_tasks(
-            work.spark, len(open_ones), partial(_score_bucket, job=job, buckets=open_ones), "rows bigint", "lists"
-        )
+        task = partial(_score_bucket, job=job, buckets=open_ones)
+        told = run_tasks(work.spark, len(open_ones), task, "peak_mib bigint", "lists")
+    if told:
+        say(f"score: at most {max(row['peak_mib'] for row in told):,} MiB in a worker")
+    done = [store.storage.read_json(job.told(each)) for each in buckets]
+    content = sum(each["content"] for each in done)
     folder = store.folder("top_n", work.stamp)
     store.storage.make_folder(folder)
     for bucket in buckets:
         store.storage.fs.move(store.storage.path(job.file(bucket)), store.storage.path(f"{folder}/{_name(bucket)}"))
-    manifest = store.seal(work.spark, "top_n", work.stamp)
+    manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in done), content=content)
     store.storage.delete_folder(scratch)
     return [manifest]
 
@@ -151,17 +158,6 @@ def _name(bucket: int) -> str:
     return f"part-{bucket:05d}.parquet"
 
 
-def _is_whole(storage: Storage, path: str) -> bool:
-    """Tell whether a bucket's file is there with its end; a killed task may leave a torn one on some file systems."""
-    if not storage.exists(path):
-        return False
-    try:
-        with storage.fs.open_input_file(storage.path(path)) as stream:
-            return pq.ParquetFile(stream).metadata is not None
-    except (OSError, pa.ArrowInvalid):
-        return False
-
-
 def _score_bucket(number: int, job: ScoreJob, buckets: list[int]) -> list[dict[str, Any]]:
     """Runs on the executors: the lists of a bucket's users, into its file."""
     storage, bucket = Storage(job.root), buckets[number]
@@ -173,27 +169,28 @@ def _score_bucket(number: int, job: ScoreJob, buckets: list[int]) -> list[dict[s
             storage.url(f"{job.histories}/{_name(bucket)}"),
             "Run featurize again.",
         )
-    rows = 0
+    total = {"rows": 0, "content": 0}
 
     def tables() -> Iterator[pa.Table]:
-        nonlocal rows
-        for table in _tables(job, block, names[c.USER_ID].combine_chunks()):
-            rows += table.num_rows
+        for table, content in _tables(job, block, Names.of(names[c.USER_ID].combine_chunks())):
+            total["rows"] += table.num_rows
+            total["content"] += content
             yield table
 
     write_file(storage, job.file(bucket), tables(), SCHEMA)
-    return [{"rows": rows}]
+    storage.write_json(job.told(bucket), total)  # from here on the bucket is done
+    return [{"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}]
 
 
-def _tables(job: ScoreJob, block: UserBlock, user_ids: pa.StringArray) -> Iterator[pa.Table]:
-    """Row groups of the lists of a bucket."""
-    item_ids = _item_ids(job.root, job.item_ids, job.items)
+def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.Table, int]]:
+    """Row groups of the lists of a bucket, and the content of each."""
+    items = _item_names(job.root, job.item_ids, job.items)
     at_once = max(1, _ROWS_OF_A_GROUP // (job.n * USERS_AT_ONCE)) * USERS_AT_ONCE
     for first in range(0, len(block), at_once):
         last = min(first + at_once, len(block))
         starts = range(first, last, USERS_AT_ONCE)
         lists = [block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n) for start in starts]
-        yield to_arrow(lists, user_ids[first:last], item_ids, dict(job.versions))
+        yield to_arrow(lists, users.part(first, last), items, dict(job.versions))
 
 
 def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
@@ -207,7 +204,7 @@ def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
     items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
     personal = items >= 0
     fill(items, known, state, hide_seen=not how.repeats)
-    lists = reasons_of(items, known, state, personal, how.ref.cut.time)
+    lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.repeats)
     least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
     lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)
     return lists
@@ -234,14 +231,15 @@ def _by_retrieval(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, Doub
 
 
 @lru_cache(maxsize=1)
-def _item_ids(root: str, folder: str, size: int) -> pa.StringArray:
+def _item_names(root: str, folder: str, size: int) -> Names:
     """Ids by item index; loaded once a worker process."""
     storage = Storage(root)
     parts = [read_file(storage, f"{folder}/{name}", [c.INDEX, c.ITEM_ID]) for name, _ in storage.files(folder)]
     table = pa.concat_tables(parts)
     place = np.full(size, -1, np.int64)
     place[table[c.INDEX].to_numpy()] = np.arange(len(table))
-    return table[c.ITEM_ID].combine_chunks().take(pa.array(place, mask=place < 0))
+    ids = table[c.ITEM_ID].combine_chunks().take(pa.array(place, mask=place < 0))
+    return Names.of(ids.fill_null(""))  # of no item
 
 
 class _Watch:

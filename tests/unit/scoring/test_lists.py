@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
-from recsys_spark.scoring.lists import SCHEMA, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
+VERSIONS = {"retrieval_version": "r", "ranker_version": "d"}
 Row = tuple[int, int, str, str]  # rank, item, source, reason
 
 
@@ -52,9 +53,9 @@ def test_lists_are_those_made_user_by_user(users: Events, seed: int, n: int, hid
     listed = np.where(personal, items[chosen] if len(items) else -1, -1).astype(np.int32)
     fill(listed, known, state, hide)
     lists = reasons_of(listed, known, state, personal, NOW)
-    names = pa.array([f"i{item}" for item in range(ITEMS)])
-    table = to_arrow([lists], pa.array([f"u{user}" for user in range(len(users))]), names, {
-        "retrieval_version": "r", "ranker_version": "d"})  # fmt: skip
+    names = Names.of(pa.array([f"i{item}" for item in range(ITEMS)]))
+    people = Names.of(pa.array([f"u{user}" for user in range(len(users))]))
+    table, _ = to_arrow([lists], people, names, VERSIONS)
     told = table.to_pylist()
     for user in range(len(users)):
         found = [(item, logit) for row, item, logit in zip(rows, items.tolist(), logits, strict=True) if row == user]
@@ -73,8 +74,13 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
         personal = np.array([[True, True]] * len(block))
         personal[-1, -1] = False
         lists.append(reasons_of(items, block, state, personal, NOW))
-    table = to_arrow(lists, pa.array(["a", "b", "c"]), pa.array([str(item) for item in range(ITEMS)]), {
-        "retrieval_version": "r", "ranker_version": "d"})  # fmt: skip
+    people, names = Names.of(pa.array(["a", "b", "c"])), Names.of(pa.array([str(item) for item in range(ITEMS)]))
+    table, content = to_arrow(lists, people, names, VERSIONS)
+    parts = [
+        to_arrow(lists[:1], people.part(0, 2), names, VERSIONS),
+        to_arrow(lists[1:], people.part(2, 3), names, VERSIONS),
+    ]
+    assert content == sum(part for _, part in parts)
     with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA) as writer:
         writer.write_table(table)
         writer.write_table(table.slice(2))
@@ -94,3 +100,31 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
         ("c", 1, "3", "personal", "taste"),
         ("c", 2, "5", "popular", popular),
     ]
+
+
+def test_the_content_sees_each_value() -> None:
+    """Of one row of two users: another user, item, place, score, source, reason or version, each is another content."""
+    people, names = Names.of(pa.array(["a", "b"])), Names.of(pa.array(["x", "y", "z"]))
+
+    def content(versions: dict[str, str] = VERSIONS, **changes: object) -> int:
+        values = {"items": [[0, 1], [2, -1]], "scores": [[0.5, 0.25], [0.5, 0.0]], "sources": [[0, 0], [1, 0]],
+                  "reasons": [[0, 1], [1, 0]], "words": ["taste", "own:1:1"], **changes}  # fmt: skip
+        kinds = {"items": np.int32, "scores": np.float32, "sources": np.int32, "reasons": np.int32}
+        arrays = {name: np.array(values[name], kind) for name, kind in kinds.items()}
+        return to_arrow([Lists(**arrays, words=values["words"])], people, names, versions)[1]
+
+    others = [
+        content(items=[[1, 0], [2, -1]]),
+        content(items=[[0, 1], [1, -1]]),
+        content(
+            items=[[0, -1], [2, 1]], scores=[[0.5, 0], [0.5, 0.25]], sources=[[0, 0], [1, 0]], reasons=[[0, 0], [1, 1]]
+        ),
+        content(scores=[[0.5, 0.25000003], [0.5, 0.0]]),
+        content(sources=[[0, 0], [0, 0]]),
+        content(reasons=[[1, 1], [1, 0]]),
+        content(words=["taste", "own:1:2"]),
+        content({"retrieval_version": "r", "ranker_version": "e"}),
+        content(),
+    ]
+    assert len(set(others)) == len(others)
+    assert content() == others[-1]
