@@ -69,9 +69,9 @@ EXTRAS = {
 }
 
 # Where it cannot be compiled, the set-up says so and goes on: scoring then takes the same lists from NumPy.
-TOP_K = Extension(
-    "recsys_spark.native._top_k",
-    ["recsys_spark/native/top_k.cpp"],
+KERNELS = Extension(
+    "recsys_spark.native._kernels",
+    ["recsys_spark/native/top_k.cpp", "recsys_spark/native/layers.cpp"],
     language="c++",
     extra_compile_args=["-O3", "-std=c++17"],
     optional=True,
@@ -88,7 +88,7 @@ setup(
     package_dir={"": "."},
     packages=find_packages(include=["recsys_spark", "recsys_spark.*"]),
     package_data={"": ["py.typed", "*.html", "*.yaml", "*.j2", "*.css"]},
-    ext_modules=[TOP_K],
+    ext_modules=[KERNELS],
     install_requires=SPARK,
     extras_require={**EXTRAS, "dev": sorted({req for reqs in EXTRAS.values() for req in reqs})},
     entry_points={"console_scripts": ["recsys-spark = recsys_spark.cli:main"]},

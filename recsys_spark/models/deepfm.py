@@ -144,20 +144,23 @@ class DeepFM(nn.Module):
 
     def quantiles(self, numbers: Tensor) -> Tensor:
         """Share of the training rows below each number, interpolated, scaled to [-1.5, 1.5]; 0 where it is missing."""
-        bucket = self._buckets(numbers)
+        return self.quantiles_in(numbers, self.buckets(numbers))
+
+    def quantiles_in(self, numbers: Tensor, bucket: Tensor) -> Tensor:
+        """``quantiles``, where each number's bucket is known."""
         low = self.edges.T.gather(0, bucket)
         high = self.edges.T.gather(0, bucket + 1)
         inside = ((numbers - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
         return (3.0 * (bucket + inside) / self.spec.buckets - 1.5).nan_to_num(0.0)
 
-    def _buckets(self, numbers: Tensor) -> Tensor:
+    def buckets(self, numbers: Tensor) -> Tensor:
         """Bucket of each number, int64 [B, numbers], by the inner edges."""
         known = numbers.nan_to_num(0.0).T.contiguous()
         return torch.searchsorted(self.edges[:, 1:-1].contiguous(), known, right=True).T
 
     def _embed(self, codes: list[Tensor], numbers: Tensor, weights: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         singles = [c for c, length in zip(codes, self.spec.lengths, strict=True) if length == 1]
-        buckets = torch.where(numbers.isnan(), 0, self._buckets(numbers) + FIRST_BUCKET)
+        buckets = torch.where(numbers.isnan(), 0, self.buckets(numbers) + FIRST_BUCKET)
         is_single = [length == 1 for length in self.spec.lengths] + [True] * self.spec.numbers
         single_starts = self.starts[torch.tensor(is_single, device=self.starts.device)]
         rows = torch.cat([*singles, buckets], dim=1) + single_starts

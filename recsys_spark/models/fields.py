@@ -72,6 +72,11 @@ class _Side:
         ]
         self.dense = None if tables.dense is None else torch.from_numpy(tables.dense)
 
+    @property
+    def rows(self) -> int:
+        """Indexes that there are; 0 without any field."""
+        return max([0, *[len(each) for each in (*self.codes, self.dense) if each is not None]])
+
 
 def _two(table: Tensor) -> Tensor:
     return table.unsqueeze(1) if table.dim() == 1 else table

@@ -12,6 +12,7 @@ table. Above the first layer everything runs for each pair.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from torch.nn import functional
 
 from recsys_spark.models.deepfm import FIRST_BUCKET, DeepFM
 from recsys_spark.models.fields import FieldTables
+from recsys_spark.native import arguments, layers_library
 
 Floats = NDArray[np.float32]
-_PAIRS_AT_ONCE = 1 << 10  # their hidden layers stay in a processor's cache
+_PAIRS_AT_ONCE = 1 << 14
+_ROWS_AT_ONCE = 1 << 10  # their hidden layers stay in a processor's cache
+_LANES = 16  # numbers of a register
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,15 @@ class SplitDeepFM:
         # where each field's D columns of the first layer are: single codes, then numbers, then pooled lists
         singles = [field for field, length in enumerate(spec.lengths) if length == 1]
         lists = [field for field, length in enumerate(spec.lengths) if length != 1]
-        blocks = first.weight[:, : len(model.starts) * spec.dim].split(spec.dim, dim=1)
+        weight, bias = first.weight.detach(), first.bias.detach()
+        if self.upper.linear:
+            weight, bias = _padded(weight.T, 1).T, _padded(bias, 1)
+        blocks = weight[:, : len(model.starts) * spec.dim].split(spec.dim, dim=1)
         numbers_at = len(singles)
         self.of_field = dict(zip(singles, blocks, strict=False))
         self.of_field |= dict(zip(lists, blocks[numbers_at + spec.numbers :], strict=True))
-        rest = first.weight[:, len(model.starts) * spec.dim :]
-        self.of_quantiles, of_dense = rest[:, : spec.numbers].T.contiguous(), rest[:, spec.numbers :]
+        rest = weight[:, len(model.starts) * spec.dim :]
+        self.of_quantiles, of_dense = rest[:, : spec.numbers].T.contiguous().numpy(), rest[:, spec.numbers :]
         user_dense = 0 if fields.user.dense is None else fields.user.dense.shape[1]
         values, missing = of_dense[:, : spec.dense], of_dense[:, spec.dense :]
         self.of_dense = {
@@ -87,19 +94,25 @@ class SplitDeepFM:
                 "user": torch.cat([slopes[:user_dense], absent[:user_dense]]),
                 "item": torch.cat([slopes[user_dense:], absent[user_dense:]]),
             }
-        self.bias = first.bias + 0.0
-        self.buckets = self._bucket_table(blocks[numbers_at : numbers_at + spec.numbers])
+        self.bias = bias + 0.0
+        added, hidden = self._of_buckets(blocks[numbers_at : numbers_at + spec.numbers])
+        self.of_bucket, self.hidden_of_bucket = added, hidden.numpy()
 
-    def _bucket_table(self, blocks: tuple[Tensor, ...]) -> Tensor:
-        """What each bucket of each number adds to S, to ``alone`` and to the first layer, float32 [rows, D + 1 + H]."""
-        spec, parts = self.model.spec, []
+    def _of_buckets(self, blocks: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """What each bucket of each number adds to S and ``alone`` [rows, D + 1], and to the first layer [rows, H]."""
+        spec, added, hidden = (
+            self.model.spec,
+            [torch.zeros(0, self.model.spec.dim + 1)],
+            [torch.zeros(0, len(self.bias))],
+        )
         for number, block in enumerate(blocks):
             start = int(self.model.starts[len(spec.sizes) + number])
             rows = slice(start, start + spec.buckets + FIRST_BUCKET)
             vectors = self.model.embedding.weight[rows]
             alone = self.model.first.weight[rows] - 0.5 * vectors.square().sum(1, keepdim=True)
-            parts.append(torch.cat([vectors, alone, vectors @ block.T], dim=1))
-        return torch.cat(parts) if parts else torch.zeros(0, spec.dim + 1 + len(self.bias))
+            added.append(torch.cat([vectors, alone], dim=1))
+            hidden.append(vectors @ block.T)
+        return torch.cat(added), torch.cat(hidden)
 
     @torch.no_grad()
     def users(self, index: Tensor) -> Sides:
@@ -158,24 +171,27 @@ class SplitDeepFM:
         logits = np.empty(len(owner), np.float32)
         for at in range(0, len(owner), _PAIRS_AT_ONCE):
             part = slice(at, at + _PAIRS_AT_ONCE)
-            logits[part] = self._part(users.take(owner[part]), items.take(item[part]), numbers[part])
+            logits[part] = self._part(users, items, owner[part], item[part], numbers[part])
         return logits
 
-    def _part(self, user: Sides, item: Sides, numbers: Floats) -> Floats:
+    def _part(
+        self, users: Sides, items: Sides, owner: NDArray[np.int64], item: NDArray[np.int64], numbers: Floats
+    ) -> Floats:
         model, dim = self.model, self.model.spec.dim
-        logits = user.alone + item.alone + np.einsum("bd,bd->b", user.total, item.total)
-        hidden = user.hidden
-        hidden += item.hidden
+        of_user, of_item = users.total[owner], items.total[item]
+        logits = users.alone[owner] + items.alone[item] + np.einsum("bd,bd->b", of_user, of_item)
+        rows = torch.zeros((len(owner), 0), dtype=torch.int64)
+        quantiles = rows.float()
         if model.spec.numbers:
             values = torch.from_numpy(numbers)
-            bucket = torch.where(values.isnan(), 0, model._buckets(values) + FIRST_BUCKET)
-            starts = model.starts[len(model.spec.sizes) :] - model.starts[len(model.spec.sizes)]
-            added = functional.embedding_bag(bucket + starts, self.buckets, mode="sum").numpy()
+            bucket, starts = model.buckets(values), model.starts[len(model.spec.sizes) :]
+            quantiles = model.quantiles_in(values, bucket)
+            rows = torch.where(values.isnan(), 0, bucket + FIRST_BUCKET) + (starts - starts[0])
+            added = functional.embedding_bag(rows, self.of_bucket, mode="sum").numpy()
             own = added[:, :dim]
-            logits += added[:, dim] + np.einsum("bd,bd->b", own, user.total + item.total + 0.5 * own)
-            hidden += added[:, dim + 1 :]
-            hidden += model.quantiles(values).numpy() @ self.of_quantiles.numpy()
-        logits += self.upper(hidden)
+            logits += added[:, dim] + np.einsum("bd,bd->b", own, of_user + of_item + 0.5 * own)
+        buckets = (self.hidden_of_bucket, rows.numpy(), self.of_quantiles, quantiles.contiguous().numpy())
+        self.upper.add_pairs(users.hidden, items.hidden, owner, item, *buckets, logits)
         return logits
 
     def catalogue(self, users: Sides, items: Sides) -> Floats:
@@ -191,27 +207,89 @@ class SplitDeepFM:
         logits = users.total @ items.total.T
         logits += items.alone
         logits += users.alone[:, None]
-        buffer = np.empty((_PAIRS_AT_ONCE, items.hidden.shape[1]), np.float32)
         for row, own in enumerate(users.hidden):
-            for at in range(0, len(items.alone), _PAIRS_AT_ONCE):
-                part = items.hidden[at : at + _PAIRS_AT_ONCE]
-                hidden = np.add(part, own, out=buffer[: len(part)])
-                logits[row, at : at + _PAIRS_AT_ONCE] += self.upper(hidden)
+            self.upper.add_rows(items.hidden, own, logits[row])
         return logits
 
 
 class _Upper:
-    """The layers above the first, by NumPy: its BLAS is OpenBLAS, which is good on every maker's processors."""
+    """The layers above the first: by the compiled kernel, or by NumPy, equal but for rounding.
+
+    NumPy's BLAS is OpenBLAS, which is good on every maker's processors.
+    """
 
     def __init__(self, layers: nn.Module) -> None:
         linear = [each for each in layers.children() if isinstance(each, nn.Linear)]
-        self.weights = [np.ascontiguousarray(each.weight.detach().numpy().T) for each in linear]
-        self.biases = [each.bias.detach().numpy() for each in linear]
+        weights, biases = [each.weight.T for each in linear], [each.bias for each in linear]
+        self.inner = [_padded(each, 2).numpy() for each in weights[:-1]]
+        self.inner_biases = [_padded(each, 1).numpy() for each in biases[:-1]]
+        self.last = _padded(weights[-1][:, 0], 1).numpy() if linear else np.ones(1, np.float32)
+        self.last_bias = float(biases[-1]) if linear else 0.0
+        self.widths = np.array([len(each) for each in (*self.inner, self.last)], np.int64)
+        self.library = layers_library() if linear else None  # without layers the first one's only output is the logit
+        self.linear = bool(linear)
 
-    def __call__(self, hidden: Floats) -> Floats:
-        """From the first layer before its activation, float32 [B, H], which is overwritten, to float32 [B]."""
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            np.maximum(hidden, 0.0, out=hidden)
-            hidden = hidden @ weight
-            hidden += bias
-        return hidden[:, 0]
+    def add_rows(self, hidden: Floats, own: Floats, logits: Floats) -> None:
+        """Add to logits [B] what the layers make of a first one of ``hidden + own``, [B, H] and [H]."""
+        if self.library is not None:
+            return self._call("layers_of_rows", hidden, own, len(logits), logits)
+        for at in range(0, len(hidden), _ROWS_AT_ONCE):
+            part = slice(at, at + _ROWS_AT_ONCE)
+            logits[part] += self._by_numpy(hidden[part] + own)
+
+    def add_pairs(
+        self,
+        users: Floats,
+        items: Floats,
+        owner: NDArray[np.int64],
+        item: NDArray[np.int64],
+        table: Floats,
+        buckets: NDArray[np.int64],
+        slopes: Floats,
+        values: Floats,
+        logits: Floats,
+    ) -> None:
+        """Add to logits [B] what the layers make of first ones that are sums of parts.
+
+        Parameters
+        ----------
+        users, items : float32 [U, H], [M, H]
+        owner, item : int64 [B]
+            Rows of these.
+        table : float32 [rows, H]
+        buckets : int64 [B, P]
+            Rows of the table.
+        slopes : float32 [P, H]
+        values : float32 [B, P]
+            What the slopes are multiplied by.
+        logits : float32 [B]
+            In one piece.
+        """
+        if self.library is not None:
+            more = [np.ascontiguousarray(owner), np.ascontiguousarray(item), table, buckets, slopes, values]
+            return self._call("layers_of_pairs", users, items, *more, buckets.shape[1], len(logits), logits)
+        for at in range(0, len(owner), _ROWS_AT_ONCE):
+            part = slice(at, at + _ROWS_AT_ONCE)
+            hidden = users[owner[part]] + items[item[part]] + values[part] @ slopes
+            for column in buckets[part].T:
+                hidden += table[column]
+            logits[part] += self._by_numpy(hidden)
+
+    def _call(self, name: str, *values: Any) -> None:
+        *first, logits = values
+        layers: list[Any] = [self.widths, self.inner, self.inner_biases, self.last, self.last_bias]
+        if getattr(self.library, name)(*arguments(*first, len(self.inner), *layers, logits)):
+            raise MemoryError("no memory for the layers' outputs")
+
+    def _by_numpy(self, values: Floats) -> Floats:
+        for weight, bias in zip(self.inner, self.inner_biases, strict=True):
+            values = np.maximum(values, 0.0) @ weight
+            values += bias
+        values = np.maximum(values, 0.0) if self.linear else values
+        return values @ self.last + np.float32(self.last_bias)
+
+
+def _padded(values: Tensor, axes: int) -> Tensor:
+    """Zeros after the values, up to a multiple of 16 in each of the last axes: what the compiled kernel takes."""
+    more = [space for size in reversed(values.shape[-axes:]) for space in (0, -size % _LANES)]
+    return functional.pad(values.detach(), more).contiguous()

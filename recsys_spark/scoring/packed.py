@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.native import arguments
 from recsys_spark.ragged import Rows
 
 _TILE = 64  # items; as in native/top_k.cpp
@@ -50,7 +51,7 @@ class PackedItems:
         self.of_items = [np.empty(size, np.float32) for _ in range(4)]
         self.of_tiles = np.empty((size // _TILE, _OF_A_TILE), np.float32)
         arrays: list[Any] = [self.codes, *self.of_items, self.of_tiles]
-        library.top_k_pack(*_c(items, self._stride, self.order, size, dim, *arrays))
+        library.top_k_pack(*arguments(items, self._stride, self.order, size, dim, *arrays))
 
     @property
     def _stride(self) -> int:
@@ -67,14 +68,6 @@ class PackedItems:
             seen = [np.ascontiguousarray(forbidden.indptr), np.ascontiguousarray(forbidden.indices)]
         packed: list[Any] = [self.codes, *self.of_items, self.of_tiles, self.order, self.items, self._stride, self.size]
         rest: list[Any] = [users.shape[1], *seen, self.place_of, indices, scores]
-        if self.library.top_k_lists(*_c(users, len(users), k, *packed, *rest)):
+        if self.library.top_k_lists(*arguments(users, len(users), k, *packed, *rest)):
             raise MemoryError("no memory for the candidates of a block of users")
         return indices, scores
-
-
-def _c(*values: NDArray[Any] | int | None) -> list[Any]:
-    """Arguments of a function in C: arrays by their address, whole numbers of 64 bits, null for None."""
-    return [
-        None if each is None else ctypes.c_int64(each) if isinstance(each, int) else ctypes.c_void_p(each.ctypes.data)
-        for each in values
-    ]

@@ -13,10 +13,12 @@ from safetensors.torch import load
 
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
-from recsys_spark.models.split import SplitDeepFM
+from recsys_spark.models.split import Sides, SplitDeepFM
 from recsys_spark.scoring.state import StateRef
 from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
+
+_KEPT = 1 << 26  # numbers of the items' hidden layers: 256 MiB
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,26 @@ class RankerModel:
         """
         if not self.module.spec.numbers:
             numbers = numbers[:, :0]
-        (user, owner), (item, place) = (
-            np.unique(each.astype(np.int64), return_inverse=True) for each in (users, items)
-        )
-        sides = self._split.users(torch.from_numpy(user)), self._split.items(torch.from_numpy(item))
-        return self._split.pairs(*sides, owner, place, numbers) + np.float32(self.shift)
+        user, owner = np.unique(users.astype(np.int64), return_inverse=True)
+        of_users = self._split.users(torch.from_numpy(user))
+        if self._of_items is not None:
+            of_items, place = self._of_items, items
+        else:
+            item, place = np.unique(items, return_inverse=True)
+            of_items = self._split.items(torch.from_numpy(item))
+        return self._split.pairs(of_users, of_items, owner, place, numbers) + np.float32(self.shift)
 
     @cached_property
     def _split(self) -> SplitDeepFM:
         return SplitDeepFM(self.module, self.fields)
+
+    @cached_property
+    def _of_items(self) -> Sides | None:
+        """Parts of all items, computed once a worker process, where they are not too large."""
+        items = self.fields.item.rows
+        if items * len(self._split.bias) > _KEPT:
+            return None
+        return self._split.items(torch.arange(items))
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from harness import STAGES, Finished, Night, complaint, contents, copied, lines_with, pointers, recsys
 
+from recsys_spark.tables import TableStore
+
 pytestmark = pytest.mark.integration
 
 N = 5
@@ -143,6 +145,31 @@ def test_a_stage_done_again_by_force_gives_the_same_content(stage: str, local_ro
     assert "done before" not in forced.out
     assert contents(root, local_root.dt) == contents(local_root.root, local_root.dt)
     assert pointers(root) != runs
+
+
+def test_lists_of_a_bucket_that_is_done_are_kept_when_scoring_is_ended(local_root: Night, tmp_path: Path) -> None:
+    """The last bucket's histories are torn, so that its task fails; then they are whole again."""
+    config, root = copied(local_root, tmp_path)
+    store = TableStore(str(root))
+    words = ("score", "--config", config, "--date", local_root.dt, "--force", "--set", "spark.master=local[1]")
+    last = Path(store.storage.path(store.need("histories", local_root.dt).folder)) / "part-00003.parquet"
+    whole = last.read_bytes()
+    last.write_bytes(b"x" * len(whole))
+    ended = recsys(*words)
+    done = {path.name: path.stat().st_mtime_ns for path in root.glob("_scoring/*/lists/part-*.parquet")}
+    last.write_bytes(whole)
+    again = recsys(*words)
+
+    assert ended.code != 0, ended
+    assert set(done) == {f"part-{bucket:05d}.parquet" for bucket in range(3)}
+    assert again.code == 0, again
+    assert "3 of 4 buckets were done before" in again.out
+    current = store.need("top_n", local_root.dt)
+    (made,) = [each for each in store.runs("top_n", local_root.dt) if each.run_id != current.run_id]
+    assert (made.content_hash, made.rows) == (current.content_hash, current.rows)
+    files = {path.name: path.stat().st_mtime_ns for path in (root / made.folder).glob("part-*.parquet")}
+    assert {name: files[name] for name in done} == done
+    assert not (root / "_scoring").is_dir() or not list((root / "_scoring").iterdir())
 
 
 def test_ids_keep_their_index_and_new_ones_come_after(local_root: Night, yesterday: Night) -> None:

@@ -40,6 +40,7 @@ def model_of(numbers: int, users: int, items: int) -> tuple[DeepFM, FieldTables]
 def plain(
     model: DeepFM, fields: FieldTables, users: torch.Tensor, items: torch.Tensor, numbers: torch.Tensor
 ) -> torch.Tensor:
+    torch.set_num_threads(THREADS)
     parts = []
     for at in range(0, len(users), ROWS_AT_ONCE):
         part = slice(at, at + ROWS_AT_ONCE)
@@ -55,6 +56,8 @@ def catalogue(scale: str) -> dict[str, object]:
     of_item, none = index.repeat(users), torch.zeros(users * items, 0)
 
     def in_parts() -> np.ndarray[Any, Any]:
+        torch.set_num_threads(1)  # the pool has the others
+
         of_items = split.items(index)
 
         def some(part: torch.Tensor) -> np.ndarray[Any, Any]:
@@ -85,14 +88,15 @@ def rerank(scale: str) -> dict[str, object]:
     of_user = torch.arange(users).repeat_interleave(CANDIDATES)
     of_item = torch.randint(items, (users * CANDIDATES,), generator=random)
     numbers = torch.randn(users * CANDIDATES, NUMBERS, generator=random)
+    of_items = split.items(torch.arange(items))  # once a worker process, for all users
 
     def in_parts() -> np.ndarray[Any, Any]:
+        torch.set_num_threads(1)  # the pool has the others
+
         def some(part: torch.Tensor) -> np.ndarray[Any, Any]:
             rows = slice(int(part[0]) * CANDIDATES, (int(part[-1]) + 1) * CANDIDATES)
-            index, place = torch.unique(of_item[rows], return_inverse=True)
-            sides = split.users(part), split.items(index)
             owner = (of_user[rows] - part[0]).numpy()
-            return split.pairs(*sides, owner, place.numpy(), numbers[rows].numpy())
+            return split.pairs(split.users(part), of_items, owner, of_item[rows].numpy(), numbers[rows].numpy())
 
         return np.concatenate(list(pool.map(some, torch.arange(users).chunk(THREADS))))
 
@@ -112,5 +116,4 @@ def rerank(scale: str) -> dict[str, object]:
 
 
 def run(scale: str) -> None:
-    torch.set_num_threads(THREADS)
     tell({**catalogue(scale), **rerank(scale)})

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from recsys_spark.models import split as module
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.models.split import SplitDeepFM
+from recsys_spark.native import layers_library
 
 USERS, ITEMS = 30, 40
+
+
+@pytest.fixture(autouse=True, params=["compiled", "numpy"])
+def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "numpy":
+        monkeypatch.setattr(module, "layers_library", lambda: None)
+    elif layers_library() is None:
+        pytest.skip("the compiled kernel is not there: not built, or a processor without AVX-512")
 
 
 def model_of(hidden: list[int], numbers: int, dense: bool, lists: bool, seed: int = 1) -> tuple[DeepFM, FieldTables]:
@@ -38,7 +48,7 @@ def model_of(hidden: list[int], numbers: int, dense: bool, lists: bool, seed: in
     return model.eval(), fields
 
 
-@pytest.mark.parametrize("hidden", [[], [16], [16, 8, 4]])
+@pytest.mark.parametrize("hidden", [[], [16], [7], [130, 50, 1]])
 @pytest.mark.parametrize("numbers", [0, 3])
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("lists", [False, True])
@@ -55,7 +65,7 @@ def test_logits_are_those_of_the_module(hidden: list[int], numbers: int, dense: 
     torch.testing.assert_close(torch.from_numpy(found), wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("hidden", [[], [16], [16, 8, 4]])
+@pytest.mark.parametrize("hidden", [[], [16], [7], [130, 50, 1]])
 def test_a_whole_catalogue_is_all_its_pairs(hidden: list[int]) -> None:
     model, fields = model_of(hidden, 0, True, True)
     split, users, items = SplitDeepFM(model, fields), torch.arange(3, USERS), torch.arange(ITEMS)

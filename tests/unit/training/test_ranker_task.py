@@ -112,7 +112,7 @@ def used(model: DeepFM, batch: dict[str, Tensor], inputs: dict[str, Any]) -> Ten
     marks = torch.zeros(model.embedding.num_embeddings, dtype=torch.bool)
     for start, codes in zip(model.starts[:3].tolist(), inputs["codes"], strict=True):
         marks[(codes + start).flatten()] = True
-    marks[model._buckets(batch["x"].unsqueeze(1)).flatten() + 1 + int(model.starts[3])] = True
+    marks[model.buckets(batch["x"].unsqueeze(1)).flatten() + 1 + int(model.starts[3])] = True
     return marks
 
 
