@@ -98,6 +98,8 @@ def set_up_project(project: Path, env: Mapping[str, str]) -> None:
         _install_horovod(environment, project, tools, {**env, **choices})
         with step("installing the project and its packages"):
             environment.install("installing the project", "-e", f"{project}[dev]")
+        if note := without_kernels(project):
+            say(note)
         write_atomically(venv / ENV_FILE, env_file(venv, java_home))
         environment.check()
         stamp.finish(venv, key, [java_home], choices)
@@ -118,6 +120,13 @@ def project_key(project: Path, choices: Mapping[str, str], env: Mapping[str, str
     files += sorted((project / "recsys_spark" / "native").glob("*.cpp"))
     has_gpu = shutil.which("nvidia-smi", path=env.get("PATH")) is not None
     return stamp.fingerprint(files, {**choices, "gpu": str(has_gpu)})
+
+
+def without_kernels(project: Path) -> str:
+    """Say that the compiled kernels are not there; empty where they are."""
+    if any((project / "recsys_spark" / "native").glob("_kernels*.so")):
+        return ""
+    return f"the compiled kernels were not built (see .venv/{LOG}): scoring gives the same lists by NumPy, more slowly"
 
 
 def without_torch(constraints: str) -> str:

@@ -415,6 +415,22 @@ def test_the_fingerprint_follows_contents_and_facts(tmp_path: Path) -> None:
     assert len({missing, before, with_gpu, after}) == 4
 
 
+def test_kernels_that_are_not_there_are_told_and_their_source_is_in_the_key(tmp_path: Path) -> None:
+    native = tmp_path / "recsys_spark" / "native"
+    native.mkdir(parents=True)
+    (tmp_path / "setup.py").write_text("")
+    (tmp_path / "constraints.txt").write_text("")
+    source = native / "top_k.cpp"
+    source.write_text("int one;")
+    before = environments.project_key(tmp_path, {}, {})
+    assert "were not built" in environments.without_kernels(tmp_path)
+    (native / "_kernels.cpython-311-x86_64-linux-gnu.so").write_text("")
+    assert environments.without_kernels(tmp_path) == ""
+    assert environments.project_key(tmp_path, {}, {}) == before
+    source.write_text("int other;")
+    assert environments.project_key(tmp_path, {}, {}) != before
+
+
 def test_changed_pins_change_the_projects_key(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text("")
     (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
