@@ -9,6 +9,7 @@ from recsys_spark.features import ids
 from recsys_spark.features.events import EVENTS
 from recsys_spark.stage import Work
 from recsys_spark.tables import Manifest
+from recsys_spark.tables.layout import one_partition_each
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -31,12 +32,13 @@ def write_ids(work: Work, found: DataFrame, table: str) -> Manifest:
     start = ids.start_of(store, table, base)
     gone = _forgotten(work, found, known) if name == c.USER_ID else None
     extended = ids.assign(found, known, name, start, gone)
-    columns = [c.INDEX, name]
-    if name == c.USER_ID:
-        extended = extended.withColumn(c.USER_BUCKET, ids.bucket_of(name, work.settings.buckets))
-        columns.append(c.USER_BUCKET)
     facts = ids.facts(extended, base, start)
-    manifest = store.write(extended.select(columns), table, work.stamp, extra=facts)
+    rows = extended.select(c.INDEX, name)
+    if name == c.USER_ID:  # a file a bucket: the tasks that write lists read the names of their users there
+        buckets = work.settings.buckets
+        rows = rows.withColumn(c.USER_BUCKET, ids.bucket_of(name, buckets))
+        rows = one_partition_each(rows, c.USER_BUCKET, buckets).sortWithinPartitions(c.INDEX)
+    manifest = store.write(rows, table, work.stamp, extra=facts)
     work.spark.catalog.clearCache()
     ids.take_head(store, manifest, base)
     return manifest

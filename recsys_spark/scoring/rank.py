@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from recsys_spark.cuts import Cut
 from recsys_spark.scoring.candidates import Candidates, build_candidates
-from recsys_spark.scoring.ranker import RankerModel, load_ranker
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
 from recsys_spark.tables.histories import UserBlock
@@ -75,7 +74,9 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
     logits : float32 [C]
     state : ItemState
     """
+    from recsys_spark.scoring.ranker import load_ranker  # with torch: seconds for a worker that does not rank
+
     state = load_state(how.ref)
-    model: RankerModel = load_ranker(how.ref, how.ranker, how.threads)
+    model = load_ranker(how.ref, how.ranker, how.threads)
     found = build_candidates(known, state, how.ref.cut.time, how.retrieved, how.own, how.recent_days)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state

@@ -1,7 +1,7 @@
-"""Stage ``score``: lists for every user, a task and a file for each user bucket.
+"""Stage ``score``: lists for every user, a file for each user bucket.
 
-A task reads the histories of its bucket, ranks, and writes its rows itself; no row passes through the JVM, and nothing
-is shuffled but the users' names. The item vectors are files that the workers of a host map into memory together. A
+A task reads the histories of its buckets, ranks, and writes the rows itself: nothing is shuffled, and no row passes
+through the JVM. The item vectors are files that the workers of a host map into memory together. A
 bucket that is done stays done: its file lies in a folder named by what the lists follow from until all are there, so
 that a run after a kill goes on with the others.
 """
@@ -25,20 +25,21 @@ from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import SCHEMA, Lists, Names, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.histories import UserBlock
-from recsys_spark.tables.layout import index_size, one_partition_each
+from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 from recsys_spark.tables.versions import check_versions
 
 IntArray = NDArray[np.int32]
 DoubleArray = NDArray[np.float64]
-_ROWS_OF_A_GROUP = 500_000
+_ROWS_OF_A_GROUP = 2_000_000
+_TASKS_OF_A_CORE = 8
 _LOOK = 10.0  # seconds between looks at how far it is
 
 
@@ -102,8 +103,8 @@ def score(work: Work) -> list[Manifest]:
         n=settings.score.n,
         histories=work.inputs["histories"].folder,
         item_ids=work.inputs["item_ids"].folder,
-        lists=f"{scratch}/lists",
-        users=_users_by_bucket(work, f"{scratch}/users"),
+        lists=scratch,
+        users=files_by_partition(store.storage, work.inputs["user_ids"].folder),
         items=index_size(work.inputs["item_ids"]),
         versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
     )
@@ -112,12 +113,13 @@ def score(work: Work) -> list[Manifest]:
     if len(open_ones) < len(buckets):
         say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
     with _Watch(store.storage, job.lists, len(buckets), len(buckets) - len(open_ones)):
-        task = partial(_score_bucket, job=job, buckets=open_ones)
-        told = run_tasks(work.spark, len(open_ones), task, "peak_mib bigint", "lists")
+        tasks = min(len(open_ones), _TASKS_OF_A_CORE * work.spark.sparkContext.defaultParallelism)
+        task = partial(_score_buckets, job=job, shares=[open_ones[number::tasks] for number in range(tasks)])
+        told = run_tasks(work.spark, tasks, task, "peak_mib bigint", "lists")
     if told:
         say(f"score: at most {max(row['peak_mib'] for row in told):,} MiB in a worker")
     done = [store.storage.read_json(job.told(each)) for each in buckets]
-    content = sum(each["content"] for each in done)
+    content = sum(each["content"] for each in done) % 2**64
     folder = store.folder("top_n", work.stamp)
     store.storage.make_folder(folder)
     for bucket in buckets:
@@ -144,23 +146,19 @@ def _check_models(work: Work) -> None:
         )
 
 
-def _users_by_bucket(work: Work, folder: str) -> dict[int, str]:
-    """Index and id of the users of each bucket, a file each."""
-    storage = work.store.storage
-    if not storage.exists(f"{folder}/_SUCCESS"):
-        users = work.store.read(work.spark, work.inputs["user_ids"]).select(c.USER_BUCKET, c.INDEX, c.USER_ID)
-        by_bucket = one_partition_each(users, c.USER_BUCKET, work.settings.buckets).sortWithinPartitions(c.INDEX)
-        by_bucket.select(c.INDEX, c.USER_ID).write.mode("overwrite").parquet(storage.url(folder))
-    return files_by_partition(storage, folder)
-
-
 def _name(bucket: int) -> str:
     return f"part-{bucket:05d}.parquet"
 
 
-def _score_bucket(number: int, job: ScoreJob, buckets: list[int]) -> list[dict[str, Any]]:
-    """Runs on the executors: the lists of a bucket's users, into its file."""
-    storage, bucket = Storage(job.root), buckets[number]
+def _score_buckets(number: int, job: ScoreJob, shares: list[list[int]]) -> list[dict[str, Any]]:
+    """Runs on the executors: the lists of some buckets' users, a file a bucket."""
+    for bucket in shares[number]:
+        _score_bucket(bucket, job)
+    return [{"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}]
+
+
+def _score_bucket(bucket: int, job: ScoreJob) -> None:
+    storage = Storage(job.root)
     names = read_file(storage, job.users[bucket])
     block = UserBlock.from_arrow(read_file(storage, f"{job.histories}/{_name(bucket)}"))
     if not np.array_equal(block.users, names[c.INDEX].to_numpy()):
@@ -177,9 +175,8 @@ def _score_bucket(number: int, job: ScoreJob, buckets: list[int]) -> list[dict[s
             total["content"] += content
             yield table
 
-    write_file(storage, job.file(bucket), tables(), SCHEMA)
+    write_file(storage, job.file(bucket), tables(), SCHEMA, **WRITING)
     storage.write_json(job.told(bucket), total)  # from here on the bucket is done
-    return [{"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}]
 
 
 def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.Table, int]]:

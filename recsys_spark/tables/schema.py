@@ -68,7 +68,7 @@ _ALL = [
         "user_ids",
         "index int, user_id string, user_bucket int",
         ("user_id",),
-        "id to index, append-only from night to night; 0 is padding, 1 unknown",
+        "id to index, append-only from night to night; 0 is padding, 1 unknown; a file a user bucket",
     ),
     TableSpec("item_ids", "index int, item_id string", ("item_id",), "id to index, as user_ids"),
     TableSpec("user_features", "", ("index",), "codes (0 = none), weights and numbers of the user attributes"),

@@ -94,13 +94,16 @@ def _names(schema: str) -> list[tuple[str, str]]:
     return [(name, kind) for name, kind in pairs]
 
 
-def write_file(storage: Storage, relative: str, tables: Iterator[pa.Table], schema: pa.Schema) -> None:
-    """Write a Parquet file in one step, each table as a row group."""
+def write_file(storage: Storage, relative: str, tables: Iterator[pa.Table], schema: pa.Schema, **options: Any) -> None:
+    """Write a Parquet file in one step, each table as a row group; ``options`` are those of Arrow's writer."""
     folder, slash, _ = relative.rpartition("/")
     storage.make_folder(folder)
     # an object store shows a file when it is complete; elsewhere a name says that it is not yet
     target = f"{folder}{slash}_{uuid.uuid4().hex}.partial" if storage.is_local else relative
-    with storage.fs.open_output_stream(storage.path(target)) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with (
+        storage.fs.open_output_stream(storage.path(target)) as stream,
+        pq.ParquetWriter(stream, schema, **options) as writer,
+    ):
         for table in tables:
             writer.write_table(table, row_group_size=max(1, table.num_rows))
     if target != relative:

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+_PAUSE = 0.2  # seconds, in which the threads of the last piece stop to look for more work
 THREADS = len(os.sched_getaffinity(0))
 TEMPLATE = Path(__file__).parents[2] / "jobs/conf/complete_journey.yaml"
 
@@ -36,6 +37,7 @@ def side_by_side(work: dict[str, Callable[[], object]], repeats: int) -> dict[st
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
         for name, call in work.items():
+            time.sleep(_PAUSE)
             wall, cpu = time.perf_counter(), time.process_time()
             call()
             if repeat:

@@ -156,7 +156,7 @@ def test_lists_of_a_bucket_that_is_done_are_kept_when_scoring_is_ended(local_roo
     whole = last.read_bytes()
     last.write_bytes(b"x" * len(whole))
     ended = recsys(*words)
-    done = {path.name: path.stat().st_mtime_ns for path in root.glob("_scoring/*/lists/part-*.parquet")}
+    done = {path.name: path.stat().st_mtime_ns for path in root.glob("_scoring/*/part-*.parquet")}
     last.write_bytes(whole)
     again = recsys(*words)
 

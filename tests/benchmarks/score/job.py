@@ -66,12 +66,10 @@ def write(root: str, data: Data) -> None:
             pq.write_table(pa.table(columns), folder / f"{name}.parquet")
         store.point(store.seal(spark, table, stamp, extra=extra))
 
-    def by_bucket(make: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    def by_bucket(make: Any, ending: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         for bucket in range(BUCKETS):
-            yield (
-                f"part-{bucket:05d}",
-                make(bucket, np.flatnonzero(data.bucket[FIRST:] == bucket).astype(np.int32) + FIRST),
-            )
+            index = np.flatnonzero(data.bucket[FIRST:] == bucket).astype(np.int32) + FIRST
+            yield f"part-{bucket:05d}{ending}", make(bucket, index)
 
     def histories(bucket: int, index: np.ndarray[Any, Any]) -> dict[str, Any]:
         offsets = np.arange(0, len(index) * SEEN + 1, SEEN, dtype=np.int32)
@@ -86,9 +84,11 @@ def write(root: str, data: Data) -> None:
         return [f"{letter}{each:09d}" for each in index.tolist()]
 
     rows("histories", by_bucket(histories))
-    rows("user_ids", by_bucket(lambda bucket, index: {
-        "index": index, "user_id": names(index, "u"), "user_bucket": np.full(len(index), bucket, np.int32)}),
-        {"next_index": data.users})  # fmt: skip
+
+    def user_ids(bucket: int, index: np.ndarray[Any, Any]) -> dict[str, Any]:
+        return {"index": index, "user_id": names(index, "u"), "user_bucket": np.full(len(index), bucket, np.int32)}
+
+    rows("user_ids", by_bucket(user_ids, "-x"), {"next_index": data.users})
     items = np.arange(FIRST, data.items, dtype=np.int32)
     rows("item_ids", iter([("part", {"index": items, "item_id": names(items, "i")})]), {"next_index": data.items})
     counts = ("events", "recent_events", "users", "recent_users", "newest_users", "earlier_users", "repeat_users",
@@ -158,7 +158,7 @@ def mllib(root: str, data: Data, users: int) -> float:
         typed.count()
         frames.append(typed._jdf)
     java = spark._jvm.org.apache.spark.ml.recommendation.ALSModel("als", DIM, *frames)
-    model = ALSModel(java)
+    model = ALSModel(java).setUserCol("user").setItemCol("item")
     started = time.perf_counter()
     model.recommendForAllUsers(N).write.format("noop").mode("overwrite").save()
     seconds = time.perf_counter() - started
