@@ -79,7 +79,7 @@ class ScoreJob:
 
     def told(self, bucket: int) -> str:
         """What is told of a bucket that is done."""
-        return f"{self.lists}/_{_name(bucket)}.json"
+        return f"{self.lists}/{_told(bucket)}"
 
 
 def score(work: Work) -> list[Manifest]:
@@ -109,7 +109,8 @@ def score(work: Work) -> list[Manifest]:
         versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
     )
     buckets = sorted(job.users)
-    open_ones = [each for each in buckets if not store.storage.exists(job.told(each))]
+    there = set(store.storage.names(scratch, "file"))
+    open_ones = [each for each in buckets if not {_name(each), _told(each)} <= there]
     if len(open_ones) < len(buckets):
         say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
     with _Watch(store.storage, job.lists, len(buckets), len(buckets) - len(open_ones)):
@@ -148,6 +149,10 @@ def _check_models(work: Work) -> None:
 
 def _name(bucket: int) -> str:
     return f"part-{bucket:05d}.parquet"
+
+
+def _told(bucket: int) -> str:
+    return f"_part-{bucket:05d}.json"
 
 
 def _score_buckets(number: int, job: ScoreJob, shares: list[list[int]]) -> list[dict[str, Any]]:
