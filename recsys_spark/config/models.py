@@ -207,6 +207,10 @@ class Score(Section):
         "ranker", description="Whose order is published: DeepFM's over the candidates, or the retrieval model's alone"
     )
     repeats: bool = Field(False, description="May a list hold items that the user already has?")
+    explain: bool = Field(
+        True,
+        description="Name, in the reason of a new item, the user's own item whose vector is nearest",
+    )
 
 
 class Publish(Section):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
-from recsys_spark.reporting.words import clean
+from recsys_spark.reporting.words import clean, named_by
 from recsys_spark.tables import Manifest, TableStore
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Listed:
     score: float
     source: str
     reason: str
+    like: str = ""  # label of the item that the reason names
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def people(
     for row in store.read(spark, runs["top_n"]).where(F.col(c.USER_ID).isin(wanted)).collect():
         lists[row[c.USER_ID]].append(row)
     item_indexes = sorted({seen for orders in chosen.values() for order in orders for seen in order})
-    item_ids = sorted({row[c.ITEM_ID] for rows in lists.values() for row in rows})
+    shown = [row for rows in lists.values() for row in rows]
+    item_ids = sorted({row[c.ITEM_ID] for row in shown} | {named_by(row[c.REASON] or "") for row in shown} - {""})
     found = _named(spark, store, runs, "item").where(
         F.col(c.INDEX).isin(item_indexes) | F.col(c.ITEM_ID).isin(item_ids)
     )
@@ -186,4 +188,5 @@ def _listed(row: Row, names: dict[str, str]) -> Listed:
         row[c.SCORE],
         row[c.SOURCE],
         row[c.REASON] or "",
+        names.get(named_by(row[c.REASON] or ""), ""),
     )

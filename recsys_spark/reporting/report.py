@@ -69,7 +69,9 @@ def context(work: Work) -> dict[str, Any]:
         "memory": memory,
         "seconds": seconds,
         "versions": _versions(work),
-        "say_reason": lambda code: words.reason(code, words.verb(list(settings.events)), settings.features.recent_days),
+        "say_reason": lambda code, like: words.reason(
+            code, words.verb(list(settings.events)), settings.features.recent_days, like
+        ),
         "kind": words.kind,
         "day": words.day,
         "duration": words.duration,

@@ -71,7 +71,9 @@ def describe(person: Person, published: Manifest, settings: Settings | None = No
         ]
     else:
         lines.append("No history.")
-    listed = [f"{row.rank:>2}. {row.label} — {words.reason(row.reason, done, recent_days)}" for row in person.listed]
+    listed = [
+        f"{row.rank:>2}. {row.label} — {words.reason(row.reason, done, recent_days, row.like)}" for row in person.listed
+    ]
     title = f"List of {published.dt}"
     return "\n".join([*lines, *_section(title, listed or ["No list is published for this user."])])
 

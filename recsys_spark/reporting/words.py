@@ -64,18 +64,28 @@ def ago(days: int) -> str:
     return "1 day ago" if days == 1 else f"{days:,} days ago"
 
 
-def reason(code: str, done: str | None = None, recent_days: int | None = None) -> str:
+def named_by(code: str) -> str:
+    """Id of the item that the ``reason`` of a row names; empty where it names none."""
+    kind, _, item = code.partition(":")
+    return item if kind == "taste" else ""
+
+
+def reason(code: str, done: str | None = None, recent_days: int | None = None, like: str = "") -> str:
     """Sentence for the ``reason`` of a row of top_n; a code that is not known is shown as it is.
 
     Parameters
     ----------
     code : str
-        ``own:<times>:<days since>``, ``taste`` or ``popular:<events in the recent window>``.
+        ``own:<times>:<days since>``, ``taste``, ``taste:<item id>`` or ``popular:<events in the recent window>``.
     done : str, optional
         From ``verb``.
     recent_days : int, optional
         Length of the recent window.
+    like : str, optional
+        Label of the item that the reason names; its id by default.
     """
+    if item := named_by(code):
+        return f"new, goes with {like or clean(item)}"
     kind, *parts = code.split(":")
     if not all(part.isdigit() for part in parts):
         return clean(code)

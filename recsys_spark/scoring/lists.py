@@ -22,6 +22,7 @@ PERSONAL, POPULAR = "personal", "popular"
 SOURCES = (PERSONAL, POPULAR)
 TASTE = "taste"
 NOBODY = -1  # no item at a place
+_NEWEST = 50  # events of a user in which the nearest item is looked for
 
 IntArray = NDArray[np.int32]
 SCHEMA = pa.schema(
@@ -119,12 +120,18 @@ def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -
 
 
 def reasons_of(
-    items: IntArray, known: UserBlock, state: ItemState, personal: NDArray[np.bool_], now: int, may_repeat: bool = True
+    items: IntArray,
+    known: UserBlock,
+    state: ItemState,
+    personal: NDArray[np.bool_],
+    now: int,
+    may_repeat: bool = True,
+    item_ids: pa.StringArray | None = None,
 ) -> Lists:
     """Lists with the reason of each row, their scores to be filled in.
 
-    ``own:<events>:<days since the last>`` for an item that the user had before, ``taste`` for another personal one,
-    ``popular:<recent events>`` for one that fills up the list.
+    ``own:<events>:<days since the last>`` for an item that the user had before, ``taste:<item id>`` for another
+    personal one, with the user's own item that is nearest to it, ``popular:<recent events>`` for one that fills up.
 
     Parameters
     ----------
@@ -137,16 +144,41 @@ def reasons_of(
         The cut, in seconds.
     may_repeat : bool
         Whether an item may be one that its user had before.
+    item_ids : StringArray, optional
+        By item index; without it the reason of a new item is ``taste`` alone.
     """
     words, codes = [TASTE], np.zeros(items.shape, np.int32)
     if may_repeat:
         words += _own_reasons(items, known, personal, now, codes)
+    new = personal & (codes == 0) & (items != NOBODY)
+    if item_ids is not None and new.any():
+        near, place = np.unique(_nearest(items, known, state)[new], return_inverse=True)
+        codes[new] = len(words) + place
+        words += [f"{TASTE}:{each}" for each in item_ids.take(pa.array(near)).to_pylist()]
     popular = ~personal & (items != NOBODY)
     if popular.any():
         counts, place = np.unique(state.recent_events[items[popular]], return_inverse=True)
         codes[popular] = len(words) + place
         words += [f"popular:{count}" for count in counts.tolist()]
     return Lists(items, np.zeros(items.shape, np.float32), (~personal).astype(np.int32), codes, words)
+
+
+def _nearest(items: IntArray, known: UserBlock, state: ItemState) -> IntArray:
+    """Item of each user's newest events whose vector has the largest cosine with that of each item, int32 [U, N]."""
+    last = known.indptr[1:, None] - 1 - np.arange(_NEWEST)  # [U, L]
+    there = last >= known.indptr[:-1, None]
+    own = np.where(there, known.items[np.maximum(last, 0)], 0) if len(known.items) else np.zeros(last.shape, np.int32)
+    vectors = [_directions(state, each) for each in (items, own)]
+    cosines = np.matmul(vectors[0], vectors[1].transpose(0, 2, 1))  # [U, N, L]
+    cosines[np.broadcast_to(~there[:, None], cosines.shape)] = -np.inf
+    return np.take_along_axis(own, cosines.argmax(axis=2), axis=1).astype(np.int32)
+
+
+def _directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
+    """Vectors of items without the bias, of length 1; [U, N] to float32 [U, N, D]."""
+    vectors = state.vectors[np.maximum(items, 0), :-1]
+    norms = np.linalg.norm(vectors, axis=2, keepdims=True)
+    return vectors / np.maximum(norms, np.float32(1e-30))
 
 
 def _own_reasons(

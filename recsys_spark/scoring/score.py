@@ -61,6 +61,8 @@ class ScoreJob:
         Places of an array by item index.
     versions : tuple of (str, str)
         Columns that are the same for all rows.
+    explain : bool
+        As in the settings ``score``.
     """
 
     how: Recipe
@@ -72,6 +74,7 @@ class ScoreJob:
     users: dict[int, str]
     items: int
     versions: tuple[tuple[str, str], ...]
+    explain: bool
 
     def file(self, bucket: int) -> str:
         """Where the lists of a bucket go."""
@@ -107,6 +110,7 @@ def score(work: Work) -> list[Manifest]:
         users=files_by_partition(store.storage, work.inputs["user_ids"].folder),
         items=index_size(work.inputs["item_ids"]),
         versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
+        explain=settings.score.explain,
     )
     buckets = sorted(job.users)
     there = set(store.storage.names(scratch, "file"))
@@ -191,11 +195,14 @@ def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.
     for first in range(0, len(block), at_once):
         last = min(first + at_once, len(block))
         starts = range(first, last, USERS_AT_ONCE)
-        lists = [block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n) for start in starts]
+        named = items.texts if job.explain else None
+        lists = [
+            block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n, named) for start in starts
+        ]
         yield to_arrow(lists, users.part(first, last), items, dict(job.versions))
 
 
-def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
+def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray | None = None) -> Lists:
     """Lists of a block: the ranker's best candidates, filled up with popular items.
 
     The score of a personal row is the probability that the user takes the item, or the product of their vectors where
@@ -206,7 +213,7 @@ def block_lists(block: UserBlock, how: Recipe, n: int) -> Lists:
     items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
     personal = items >= 0
     fill(items, known, state, hide_seen=not how.repeats)
-    lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.repeats)
+    lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.repeats, item_ids)
     least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
     lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)
     return lists

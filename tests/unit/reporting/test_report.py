@@ -207,6 +207,7 @@ def test_hostile_phase_names_are_text_in_the_plots() -> None:
         ("own:2:1", "had it twice, last 1 day ago"),
         ("own:1200:9", "had it 1,200 times, last 9 days ago"),
         ("taste", "new, fits the taste"),
+        ("taste:a:1", "new, goes with a:1"),
         ("popular:1", "popular: 1 event in the recent window"),
         ("own:x:1", "own:x:1"),
         ("own:1", "own:1"),
@@ -215,6 +216,12 @@ def test_hostile_phase_names_are_text_in_the_plots() -> None:
 )
 def test_reasons(code: str, sentence: str) -> None:
     assert words.reason(code) == sentence
+
+
+def test_the_item_that_a_reason_names_is_told_by_its_label() -> None:
+    assert words.named_by("taste:a:1") == "a:1"
+    assert words.named_by("own:1:2") == words.named_by("taste") == ""
+    assert words.reason("taste:a:1", like="Tea") == "new, goes with Tea"
 
 
 def test_shares_never_claim_all_or_nothing() -> None:

@@ -102,6 +102,32 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
     ]
 
 
+@settings(deadline=None)
+@given(events, st.integers(0, 2**32 - 1))
+def test_a_new_item_is_explained_by_the_nearest_of_the_users_newest(users: Events, seed: int) -> None:
+    known, state, draw = _block(users), _state(len(users)), np.random.default_rng(seed)
+    items = draw.integers(2, ITEMS, (len(users), 3)).astype(np.int32)
+    personal = np.diff(known.indptr)[:, None] > np.zeros(3)
+    names = pa.array([f"i:{item}" for item in range(ITEMS)])
+    lists = reasons_of(items, known, state, personal, NOW, False, names)
+    for user in range(len(users)):
+        newest = known.slice(user, user + 1).items[::-1][:50].tolist()
+        for place, item in enumerate(items[user].tolist()):
+            word = lists.words[lists.reasons[user, place]]
+            if not newest:
+                assert word == f"popular:{state.recent_events[item]}"
+                continue
+            nearest = int(word.removeprefix("taste:i:"))
+            cosines = {own: _cosine(state, item, own) for own in newest}
+            assert nearest in cosines
+            assert cosines[nearest] >= max(cosines.values()) - 1e-5
+
+
+def _cosine(state: ItemState, one: int, other: int) -> float:
+    a, b = (state.vectors[each, :-1].astype(np.float64) for each in (one, other))
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
 def test_the_content_sees_each_value() -> None:
     """Of one row of two users: another user, item, place, score, source, reason or version, each is another content."""
     people, names = Names.of(pa.array(["a", "b"])), Names.of(pa.array(["x", "y", "z"]))
