@@ -44,6 +44,7 @@ WRITING: dict[str, Any] = {
     "use_dictionary": [name for name in SCHEMA.names if name != c.SCORE],
     "compression": {name: "NONE" if name == c.SCORE else "SNAPPY" for name in SCHEMA.names},
     "write_statistics": [c.RANK, c.SCORE],
+    "store_schema": False,  # so that readers by Arrow find plain texts too, not dictionaries
 }
 
 

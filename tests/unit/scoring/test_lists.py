@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
-from recsys_spark.scoring.lists import SCHEMA, Lists, Names, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
@@ -81,11 +81,12 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
         to_arrow(lists[1:], people.part(2, 3), names, VERSIONS),
     ]
     assert content == sum(part for _, part in parts)
-    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA) as writer:
+    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA, **WRITING) as writer:
         writer.write_table(table)
         writer.write_table(table.slice(2))
     back = pq.ParquetFile(tmp_path / "x.parquet")
     assert {str(back.schema.column(place).logical_type) for place in (0, 2, 4, 5)} == {"String"}
+    assert {each.type for each in back.schema_arrow} == {pa.string(), pa.int32(), pa.float32()}
     popular = f"popular:{state.recent_events[5]}"
     rows = [(e["user_id"], e["rank"], e["item_id"], e["source"], e["reason"]) for e in back.read().to_pylist()]
     assert rows == [
