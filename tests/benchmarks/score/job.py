@@ -158,7 +158,9 @@ def mllib(root: str, data: Data, users: int) -> float:
         typed.count()
         frames.append(typed._jdf)
     java = spark._jvm.org.apache.spark.ml.recommendation.ALSModel("als", DIM, *frames)
-    model = ALSModel(java).setUserCol("user").setItemCol("item")
+    java.setUserCol("user")
+    java.setItemCol("item")
+    model = ALSModel(java)
     started = time.perf_counter()
     model.recommendForAllUsers(N).write.format("noop").mode("overwrite").save()
     seconds = time.perf_counter() - started
