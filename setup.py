@@ -68,7 +68,7 @@ EXTRAS = {
     "lint": LINT,
 }
 
-# Where it cannot be compiled, the set-up says so and goes on: scoring then takes the same lists from NumPy.
+# Where they cannot be compiled, the set-up says so and goes on: scoring then uses NumPy.
 KERNELS = Extension(
     "recsys_spark.native._kernels",
     ["recsys_spark/native/top_k.cpp", "recsys_spark/native/layers.cpp"],

@@ -126,7 +126,7 @@ def without_kernels(project: Path) -> str:
     """Say that the compiled kernels are not there; empty where they are."""
     if any((project / "recsys_spark" / "native").glob("_kernels*.so")):
         return ""
-    return f"the compiled kernels were not built (see .venv/{LOG}): scoring gives the same lists by NumPy, more slowly"
+    return f"the compiled kernels were not built (see .venv/{LOG}): scoring goes on with NumPy, more slowly"
 
 
 def without_torch(constraints: str) -> str:

@@ -1,4 +1,7 @@
-"""Compiled parts; each has a twin in Python with the same results, which serves where they cannot be built or run."""
+"""Compiled parts; each has a twin in Python, which serves where they cannot be built or run.
+
+Of ``top_k.cpp`` the results are the same bits as the twin's; of ``layers.cpp`` they are equal but for rounding.
+"""
 
 from __future__ import annotations
 

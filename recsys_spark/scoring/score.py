@@ -1,9 +1,9 @@
 """Stage ``score``: lists for every user, a file for each user bucket.
 
 A task reads the histories of its buckets, ranks, and writes the rows itself: nothing is shuffled, and no row passes
-through the JVM. The item vectors are files that the workers of a host map into memory together. A
-bucket that is done stays done: its file lies in a folder named by what the lists follow from until all are there, so
-that a run after a kill goes on with the others.
+through the JVM. The item vectors are files that the workers of a host map into memory together. A bucket that is done
+stays done: its file lies in a folder named by what the lists follow from until all are there, so that a run after a
+kill goes on with the others.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _score_bucket(bucket: int, job: ScoreJob) -> None:
         raise RecsysError(
             f"the users of bucket {bucket} are not those of table 'user_ids'",
             storage.url(f"{job.histories}/{_name(bucket)}"),
-            "Run featurize again.",
+            "Run featurize with --force: tables of an earlier version have no file a bucket.",
         )
     total = {"rows": 0, "content": 0}
 
