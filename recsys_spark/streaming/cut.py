@@ -17,11 +17,11 @@ def cut(windows: Iterable[Columns], size: int) -> Iterator[Columns]:
     """
     left: Columns = {}
     for window in windows:
-        count, start = _rows(window), 0
+        count, start = rows_of(window), 0
         if left:
-            start = min(count, size - _rows(left))
+            start = min(count, size - rows_of(left))
             left = {name: np.concatenate([left[name], values[:start]]) for name, values in window.items()}
-            if _rows(left) < size:
+            if rows_of(left) < size:
                 continue
             yield left
         whole = count - (count - start) % size
@@ -32,5 +32,6 @@ def cut(windows: Iterable[Columns], size: int) -> Iterator[Columns]:
         yield left
 
 
-def _rows(columns: Columns) -> int:
+def rows_of(columns: Columns) -> int:
+    """Number of rows."""
     return len(next(iter(columns.values())))

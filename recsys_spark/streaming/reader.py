@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.errors import RecsysError
-from recsys_spark.streaming.cut import cut
+from recsys_spark.streaming.cut import Columns, cut, rows_of
 from recsys_spark.streaming.prefetch import read_ahead
+from recsys_spark.streaming.window import Window
 
+T = TypeVar("T")
 ROW_WEIGHT = "row_weight"
 _UNREADABLE = (OSError, ValueError, AttributeError)  # lost, torn, without a column; Arrow's are ValueErrors
-_AHEAD = 4  # files that are decoded and wait
+_RUNS = 1  # runs of batches that are ready and wait
+_AHEAD = 3  # files that are decoded and wait; Petastorm begins no more before one is taken
 _OF_A_READER = 64  # files whose footers are read before the first row comes
 
 
@@ -120,7 +123,7 @@ class ExampleStream:
     together : str, optional
         Column whose equal neighbours in a file stay neighbours.
     ahead : int
-        Batches that a thread prepares while a step runs; 0: none, and no thread.
+        Batches that a thread hands over together; it is up to three times as many ahead. 0: none, and no thread.
     timeout : float
         Seconds to wait for a batch before the reader is given up; needs the thread.
     """
@@ -134,13 +137,14 @@ class ExampleStream:
         rank: int = 0,
         window: int = 8,
         together: str | None = None,
-        ahead: int = 4,
+        ahead: int = 16,
         timeout: float = 600.0,
     ) -> None:
         _check_versions()
         self.shard, self.columns, self.batch_size = shard, columns, batch_size
         self.seed, self.rank, self.window, self.together = seed, rank, window, together
         self.ahead, self.timeout = ahead, timeout
+        self._spare: list[tuple[Window, Window]] = []  # of passes that ended: their memory
         self.pinned = torch.cuda.is_available()
 
     def __len__(self) -> int:
@@ -170,14 +174,17 @@ class ExampleStream:
             yield from self._epoch(epoch, shuffle, skip)
             return
         what = f"examples of rank {self.rank}, epoch {epoch}"
-        yield from read_ahead(lambda: self._epoch(epoch, shuffle, skip), self.ahead, self.timeout, what)
+        runs = read_ahead(lambda: _runs(self._epoch(epoch, shuffle, skip), self.ahead), _RUNS, self.timeout, what)
+        with closing(runs):
+            for run in runs:
+                yield from run
 
     def _epoch(self, epoch: int, shuffle: bool, skip: int) -> Generator[dict[str, Tensor], None, None]:
         generator = np.random.default_rng([self.seed, epoch, self.rank])
-        left: dict[str, NDArray[np.generic]] = {}
+        left: Columns = {}
         read = steps = 0
-        for rows in cut(self._windows(generator if shuffle else None), self.batch_size):
-            count = len(rows[self.columns[0]])
+        for rows in cut(self._pieces(generator if shuffle else None), self.batch_size):
+            count = rows_of(rows)
             read += count
             if count < self.batch_size:
                 left = rows  # the last ones
@@ -198,59 +205,77 @@ class ExampleStream:
                 yield self._batch(left)
             left = {name: values[:0] for name, values in left.items()}
 
-    def _windows(self, generator: np.random.Generator | None) -> Iterator[dict[str, NDArray[np.generic]]]:
-        """Rows of several files at a time, permuted."""
+    def _pieces(self, generator: np.random.Generator | None) -> Iterator[Columns]:
+        """Permuted rows of several files at a time, in pieces; meanwhile the next window's files are read.
+
+        A file is taken from the reader with each share of a window that is given, not all at the end: the reader is
+        three files ahead at most, and would wait.
+        """
         urls = list(self.shard.urls)
         if generator is not None:
             generator.shuffle(urls)
-        with closing(_read_all(urls, self.columns)) as groups:
-            while parts := list(islice(groups, self.window)):
-                rows = {name: np.concatenate([part[name] for part in parts]) for name in self.columns}
-                parts.clear()
-                if generator is not None:
-                    count = len(rows[self.columns[0]])
-                    together = self.together
-                    order = _shuffled(rows[together], generator) if together else generator.permutation(count)
-                    for name in self.columns:
-                        rows[name] = rows[name][order]
-                yield rows
+        windows = self._spare.pop() if self._spare else (Window(self.columns), Window(self.columns))
+        try:
+            with closing(_read_all(urls, self.columns)) as groups:
+                yield from self._of_windows(groups, generator, *windows)
+        finally:
+            self._spare.append(windows)
 
-    def _batch(self, rows: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+    def _of_windows(
+        self, groups: Iterator[Columns], generator: np.random.Generator | None, now: Window, later: Window
+    ) -> Iterator[Columns]:
+        now.clear()
+        for group in islice(groups, self.window):
+            now.add(group)
+        while now.rows:
+            later.clear()
+            given = taken = 0
+            for piece in self._of_window(now, generator):
+                yield piece
+                given += rows_of(piece)
+                while given * self.window > now.rows * taken:
+                    taken += 1
+                    for group in islice(groups, 1):
+                        later.add(group)
+            now, later = later, now
+
+    def _of_window(self, window: Window, generator: np.random.Generator | None) -> Iterator[Columns]:
+        if generator is None:
+            return window.as_they_lie(self.batch_size)
+        if self.together:
+            return window.shuffled_together(generator, self.batch_size, self.together)
+        return window.shuffled(generator, self.batch_size)
+
+    def _batch(self, rows: Columns) -> dict[str, Tensor]:
         """Tensors of a batch, filled up with rows of weight 0 (copies of index 0, the padding)."""
-        count = len(rows[self.columns[0]])
-        weight = torch.zeros(self.batch_size)
-        weight[:count] = 1.0
-        batch = {ROW_WEIGHT: weight}
-        for name in self.columns:
-            tensor = torch.from_numpy(np.ascontiguousarray(rows[name]))
-            padding = torch.zeros(self.batch_size - count, dtype=tensor.dtype)
-            batch[name] = torch.cat([tensor, padding]) if count < self.batch_size else tensor
-        return {name: tensor.pin_memory() for name, tensor in batch.items()} if self.pinned else batch
+        count = rows_of(rows)
+        batch = {ROW_WEIGHT: np.ones(count, np.float32), **rows}
+        if count < self.batch_size:
+            missing = self.batch_size - count
+            batch = {name: np.append(values, np.zeros(missing, values.dtype)) for name, values in batch.items()}
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        return {name: tensor.pin_memory() for name, tensor in tensors.items()} if self.pinned else tensors
 
 
-def _shuffled(keys: NDArray[np.generic], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Random order of rows in which neighbours with equal keys stay neighbours."""
-    if not len(keys):
-        return np.zeros(0, np.int64)
-    start = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
-    length = np.diff(np.append(start, len(keys)))
-    chosen = generator.permutation(len(start))
-    start, length = start[chosen], length[chosen]
-    return np.repeat(start - np.cumsum(length) + length, length) + np.arange(len(keys))
+def _runs(batches: Generator[T, None, None], size: int) -> Generator[list[T], None, None]:
+    """Batches as lists of ``size``: to change threads for each takes longer than to make it."""
+    with closing(batches):
+        while run := list(islice(batches, size)):
+            yield run
 
 
-def sample_rows(url: str, columns: list[str]) -> dict[str, NDArray[np.generic]]:
+def sample_rows(url: str, columns: list[str]) -> Columns:
     """Rows of one file: a uniform sample of all rows, where rows are globally shuffled."""
     return next(iter(_read((url,), columns)))
 
 
-def _read_all(urls: list[str], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
-    """Columns of each file in turn; while a window is permuted, the next one's first files are decoded."""
+def _read_all(urls: list[str], columns: list[str]) -> Generator[Columns, None, None]:
+    """Columns of each file in turn."""
     for start in range(0, len(urls), _OF_A_READER):
         yield from _read(tuple(urls[start : start + _OF_A_READER]), columns)
 
 
-def _read(urls: tuple[str, ...], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
+def _read(urls: tuple[str, ...], columns: list[str]) -> Generator[Columns, None, None]:
     """Columns of each file in turn."""
     try:
         yield from _groups(urls, columns)
@@ -275,7 +300,7 @@ def _unreadable(urls: tuple[str, ...], columns: list[str]) -> tuple[str, ...]:
     return tuple(bad) or urls
 
 
-def _groups(urls: tuple[str, ...], columns: list[str]) -> Generator[dict[str, NDArray[np.generic]], None, None]:
+def _groups(urls: tuple[str, ...], columns: list[str]) -> Generator[Columns, None, None]:
     """Row groups as they come. One worker thread: with two the order is not the same from run to run."""
     if not urls:
         return
