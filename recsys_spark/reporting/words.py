@@ -12,6 +12,7 @@ STAGES = (
     "candidates",
     "train-ranker",
     "evaluate",
+    "rules",
     "score",
     "publish",
     "report",

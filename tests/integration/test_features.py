@@ -36,7 +36,7 @@ def night(
     """All stages but the report; as the stage ``score`` sees them."""
     folder = tmp_path_factory.mktemp("every_feature")
     path = written(with_story(tiny_log.items), folder / "items")
-    settings = tiny_settings(folder, features=FEATURES, input={"items": {"path": path}}, score={"repeats": True})
+    settings = tiny_settings(folder, features=FEATURES, input={"items": {"path": path}}, rules={"hide_seen": "none"})
     run_stages(spark, settings, tiny_log.dt, [name for name in STAGES if name != "report"])
     store = TableStore(settings.root)
     inputs = {name: store.need(name, tiny_log.dt) for name in load_stage("score").inputs}

@@ -145,7 +145,7 @@ def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
         write(tmp_path, TREE),
         [
             "retrieval.dim=32",
-            "score.repeats=true",
+            "rules.hide_seen=none",
             "ranker.hidden=[16, 8]",
             "clean.min_value=null",
             "root=a=b",
@@ -155,7 +155,7 @@ def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
         ],
     )
     assert settings.retrieval.dim == 32
-    assert settings.score.repeats is True
+    assert settings.rules.hide_seen == "none"
     assert settings.ranker.hidden == [16, 8]
     assert settings.clean.min_value is None
     assert settings.root == "a=b"
