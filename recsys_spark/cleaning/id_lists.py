@@ -64,11 +64,13 @@ def _typed(group: Opened, table: IdTable, rank: str | None) -> DataFrame:
     assert found is not None  # as was just required
     column, kind = found
     if kind.typeName() in NESTED:
-        raise RecsysError(f"column '{table.id}' of the list is of type {kind.simpleString()}, which is no id", table.path)
+        raise RecsysError(
+            f"column '{table.id}' of the list is of type {kind.simpleString()}, which is no id", table.path
+        )
     text = id_text(column, text_kind(table.format, kind))
     if CORRUPT in group.rows.columns:
         text = F.when(F.col(CORRUPT).isNull(), text)
-    columns = [FILE, F.when(text != "", text).alias(c.ITEM_ID)]
+    columns = [F.col(FILE), F.when(text != "", text).alias(c.ITEM_ID)]
     if rank is not None:
         place = group.find(rank)
         assert place is not None

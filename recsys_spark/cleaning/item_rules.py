@@ -126,7 +126,7 @@ def _pins(judged: DataFrame, table: DataFrame | None, rules: Rules, n: int) -> l
         values = [each[side] for each in wanted]
         twice = next((each for each in values if values.count(each) > 1), None)
         if twice is not None:
-            raise RecsysError(f"{what} '{twice}' is pinned twice", "settings 'rules.pins' and 'rules.pin_table'")
+            raise RecsysError(f"{what} '{twice}' is pinned twice", "rules.pins and rules.pin_table", "Take one out.")
     ranks = dict(wanted)
     found = judged.where(judged[c.ITEM_ID].isin(list(ranks))).collect() if ranks else []
     rows = {row[c.ITEM_ID]: row for row in found}

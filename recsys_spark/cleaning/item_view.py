@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def item_view(ids: DataFrame, items: DataFrame, settings: Settings) -> DataFrame:
-    """Columns of ``ids`` (``item_id`` and some that begin with __; a row an item), and label and attributes of those that the table of items has."""
+    """A row an item: columns of ``ids`` (``item_id`` and some that begin with __), label, and attributes."""
     from pyspark.sql import functions as F
 
     kinds = {each.source: "double" if each.kind == "number" else "string" for each in settings.features.item}
@@ -59,7 +59,9 @@ def select_expressions(view: DataFrame, asked: dict[str, tuple[str, str]], colum
             raise _refused(error, known, where) from error
         kind = frame.schema[name].dataType.simpleString()
         if kind != "boolean":
-            raise RecsysError(f"the expression is of type {kind}, it must be true or false", where, "Write a condition.")
+            raise RecsysError(
+                f"the expression is of type {kind}, it must be true or false", where, "Write a condition."
+            )
     return frame
 
 

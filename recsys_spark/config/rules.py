@@ -83,12 +83,14 @@ class Rules(Section):
     )
     allow: IdTable | None = Field(None, description="Only these items may be shown, such as those on stock")
     deny: IdTable | None = Field(None, description="None of these items may be shown")
-    caps: list[Cap] = []
+    caps: list[Cap] = Field([], description="At most so many items of one value of a column in a list")
     min_score: float | None = Field(
         None, description="Personal items with a lower score (column score of top_n) are left out; others fill up"
     )
-    boosts: list[Boost] = []
-    pins: list[Pin] = []
+    boosts: list[Boost] = Field([], description="Items that are put higher or lower; those of several add up")
+    pins: list[Pin] = Field(
+        [], description="Items that have their place in the list of each user who may be shown them"
+    )
     pin_table: PinTable | None = Field(None, description="Pinned items from a table, beside those of pins")
     explore: Explore = Explore()
 
@@ -96,8 +98,9 @@ class Rules(Section):
     def _names_are_given_once(self) -> Rules:
         capped = [each.column for each in self.caps]
         pinned, places = [each.item_id for each in self.pins], [each.rank for each in self.pins]
-        for name, values in (("caps: column", capped), ("pins: item", pinned), ("pins: rank", places)):
-            twice = next((each for each in values if values.count(each) > 1), None)
+        named: list[tuple[str, list[str] | list[int]]] = [("caps: column", capped), ("pins: item", pinned)]
+        for name, values in [*named, ("pins: rank", places)]:
+            twice = next((each for each in values if sum(each == other for other in values) > 1), None)
             if twice is not None:
                 raise ValueError(f"{name} '{twice}' is there twice")
         return self

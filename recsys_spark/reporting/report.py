@@ -44,7 +44,9 @@ def context(work: Work) -> dict[str, Any]:
     settings = work.settings
     sources, worst = ledger(work)
     stages, memory, seconds = steps(work)
-    names = words.models(settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all")
+    names = words.models(
+        settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all"
+    )
     window = cut(work.dt, settings.split, TEST)
     phases = [*[each.name for each in cuts(work.dt, settings.split)], "train", "train + valid"]
     runs = work.inputs

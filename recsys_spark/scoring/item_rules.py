@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def load_rules(storage: Storage, folder: str, size: int) -> ItemRules:
     table = read_parquet(storage, folder)
     place = table[c.ITEM_INDEX].to_numpy()
 
-    def column(name: str, kind: type[np.generic]) -> NDArray[np.generic]:
+    def column(name: str, kind: Any) -> NDArray[Any]:
         values = np.zeros(size, kind)
         values[place] = table[name].to_numpy()
         return values
@@ -62,4 +63,4 @@ def load_rules(storage: Storage, folder: str, size: int) -> ItemRules:
     caps = np.zeros((size, len(codes.flatten()) // max(1, len(codes))), np.int64)
     caps[place] = codes.flatten().to_numpy().reshape(len(codes), -1) if len(codes) else 0
     kinds = {c.ALLOWED: np.bool_, c.BOOST: np.float32, c.PINNED: np.int32, c.NEW: np.bool_}
-    return ItemRules(**{name: column(name, kind) for name, kind in kinds.items()}, caps=caps)  # type: ignore[arg-type]
+    return ItemRules(**{name: column(name, kind) for name, kind in kinds.items()}, caps=caps)

@@ -19,8 +19,8 @@ from recsys_spark.ragged import Rows
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
-PERSONAL, POPULAR = "personal", "popular"
-SOURCES = (PERSONAL, POPULAR)
+PERSONAL, POPULAR, PINNED, EXPLORE = "personal", "popular", "pinned", "explore"
+SOURCES = (PERSONAL, POPULAR, PINNED, EXPLORE)
 TASTE = "taste"
 NOBODY = -1  # no item at a place
 _NEWEST = 50  # events of a user in which the nearest item is looked for
@@ -74,7 +74,7 @@ class Lists:
 
 
 def best(
-    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.float32], users: int, n: int
+    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.floating], users: int, n: int
 ) -> IntArray:
     """Candidates on each user's list, best first; of equal logits, the smaller item first.
 
@@ -168,14 +168,14 @@ def _nearest(items: IntArray, known: UserBlock, state: ItemState) -> IntArray:
     last = known.indptr[1:, None] - 1 - np.arange(_NEWEST)  # [U, L]
     there = last >= known.indptr[:-1, None]
     own = np.where(there, known.items[np.maximum(last, 0)], 0) if len(known.items) else np.zeros(last.shape, np.int32)
-    vectors = [_directions(state, each) for each in (items, own)]
+    vectors = [directions(state, each) for each in (items, own)]
     cosines = np.matmul(vectors[0], vectors[1].transpose(0, 2, 1))  # [U, N, L]
     cosines[np.broadcast_to(~there[:, None], cosines.shape)] = -np.inf
     return np.take_along_axis(own, cosines.argmax(axis=2), axis=1).astype(np.int32)
 
 
-def _directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
-    """Vectors of items without the bias, of length 1; [U, N] to float32 [U, N, D]."""
+def directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
+    """Vectors of items without the bias, of length 1 (0 of an item without one); [U, N] to float32 [U, N, D]."""
     vectors = state.vectors[np.maximum(items, 0), :-1]
     norms = np.linalg.norm(vectors, axis=2, keepdims=True)
     return vectors / np.maximum(norms, np.float32(1e-30))

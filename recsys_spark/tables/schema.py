@@ -149,8 +149,8 @@ _ALL = [
         "item_rules",
         "item_index int, allowed boolean, boost float, pinned int, new boolean, caps array<bigint>",
         ("item_index",),
-        "what the rules say of each item: may it be shown, what is added to its score, its pinned rank (0: none), is it "
-        "for the places of explore, and for each of rules.caps a hash of its value (0: none)",
+        "what the rules say of each item: may it be shown, what is added to its score, its pinned rank (0: none), is "
+        "it for the places of explore, and for each of rules.caps a hash of its value (0: none)",
     ),
     TableSpec(
         "top_n",
