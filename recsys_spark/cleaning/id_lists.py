@@ -65,7 +65,9 @@ def _typed(group: Opened, table: IdTable, rank: str | None) -> DataFrame:
     column, kind = found
     if kind.typeName() in NESTED:
         raise RecsysError(
-            f"column '{table.id}' of the list is of type {kind.simpleString()}, which is no id", table.path
+            f"column '{table.id}' of the list is of type {kind.simpleString()}, which is no id",
+            table.path,
+            "Bring a list with a text or a number in each row.",
         )
     text = id_text(column, text_kind(table.format, kind))
     if CORRUPT in group.rows.columns:

@@ -119,6 +119,8 @@ class Settings(Section):
             raise ValueError(f"rules.pins: '{deep[0]}' has a rank beyond the list's {n} places (score.n)")
         if len(rules.pins) + rules.explore.places > n:
             raise ValueError(f"rules: {len(rules.pins)} pins and {rules.explore.places} explore.places, score.n is {n}")
+        if rules.hide_seen == "window" and self.split.kind != "time":
+            raise ValueError(f"rules.hide_seen 'window' needs split.kind time: of kind {self.split.kind}, days move")
         if self.diversity.method != "none" and self.diversity.pool < n:
             raise ValueError(f"diversity.pool is {self.diversity.pool}, but a list has {n} places (score.n)")
         return self

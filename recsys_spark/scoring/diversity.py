@@ -6,9 +6,9 @@ Both methods choose greedily: the next item is the one with the largest ``(1 - t
 [0, 1] within the pool, t the trade-off, and s what is said here of the item and those chosen so far:
 
 * MMR (Carbonell and Goldstein 1998): minus the largest cosine with any of them.
-* DPP (Chen et al. 2018, algorithm 1): the growth of log det S when the item joins them, at most 0, with S = (1 + cosine)
-  / 2, which is positive semidefinite as it must be. With their quality exp(α r), α = (1 - t) / 2t, the growth of
-  log det(Q S Q) is this sum over t: written so, no exponential overflows for a small t.
+* DPP (Chen et al. 2018, algorithm 1): the growth of log det S when the item joins them, at most 0, with
+  S = (1 + cosine) / 2, which is positive semidefinite as it must be. With their quality exp(α r), α = (1 - t) / 2t, the
+  growth of log det(Q S Q) is this sum over t: written so, no exponential overflows for a small t.
 """
 
 from __future__ import annotations

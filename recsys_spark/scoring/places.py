@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.lists import NOBODY, Lists, fill
-from recsys_spark.scoring.select import DoubleArray, IntArray, Pool, Selection, choose
+from recsys_spark.scoring.select import (
+    DoubleArray,
+    FloatArray,
+    IntArray,
+    LongArray,
+    Pool,
+    Selection,
+    choose,
+    ranked_pool,
+)
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock, uniform
 
@@ -86,6 +95,24 @@ def arrange(
         scores=np.take_along_axis(scores, together, axis=1),
         scored=np.take_along_axis(scored, together, axis=1),
     )
+
+
+def listed(
+    rows: LongArray,
+    items: LongArray,
+    logits: FloatArray,
+    known: UserBlock,
+    state: ItemState,
+    n: int,
+    hidden: Rows,
+    selection: Selection,
+) -> IntArray:
+    """The ranker's lists [U, N] from candidates [C] that may be shown, filled up as the published ones are."""
+    pool = ranked_pool(rows, items, logits, len(known), n, selection, state)
+    if not selection.plain:
+        return arrange(pool, known, state, selection, n, hidden, 0).items
+    fill(pool.items, known, state, hidden)
+    return pool.items
 
 
 def _pinned(state: ItemState, selection: Selection, n: int, hidden: Rows) -> IntArray:

@@ -244,7 +244,9 @@ def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray 
 def _by_ranker(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
     """The ranker's best candidates with their logits."""
     found, logits, state = rank_block(known, how)
-    keep = may_have(found.rows, found.items, logits, how.selection, state, hidden if how.hide_seen == "window" else None)
+    keep = may_have(
+        found.rows, found.items, logits, how.selection, state, hidden if how.hide_seen == "window" else None
+    )
     rows, items, logits = found.rows[keep], found.items[keep], logits[keep]
     return ranked_pool(rows, items, logits, len(known), n, how.selection, state), state
 

@@ -145,7 +145,7 @@ def adjusted(items: NDArray[np.integer], state: ItemState, selection: Selection)
 def may_have(
     rows: LongArray, items: LongArray, logits: FloatArray, selection: Selection, state: ItemState, hidden: Rows | None
 ) -> BoolArray:
-    """Which candidates [C] may be shown: allowed, not hidden from their user, and of a probability that is high enough."""
+    """Which candidates [C] may be shown: allowed, not hidden from their user, not too improbable."""
     keep: BoolArray = state.allowed[items]
     if hidden is not None:
         keep &= ~hidden.holds(rows, items)
