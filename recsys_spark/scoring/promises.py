@@ -79,9 +79,6 @@ def shape_problems(lists: DataFrame, n: int, known_users: int, in_order: bool = 
     )
     gaps = (F.col("ranks") != F.col("rows")) | (F.col("first") != 1) | (F.col("last") != F.col("rows"))
 
-    def users(condition: Column) -> Column:
-        return F.coalesce(F.sum(condition.cast("int")), F.lit(0))
-
     rising = {"users with rising scores": F.col("rises") > 0} if in_order else {}
     wrong = {
         "users with gaps in ranks": gaps,
@@ -90,44 +87,63 @@ def shape_problems(lists: DataFrame, n: int, known_users: int, in_order: bool = 
         **rising,
         "users with scores that are no numbers": F.col("not_finite") > 0,
     }
-    counted = [users(condition).alias(name) for name, condition in wrong.items()]
-    found = per_user.agg(F.count(F.lit(1)).alias("users"), *counted).collect()[0]
-    problems = {name: int(found[name]) for name in wrong}
-    problems["known users without a list"] = abs(known_users - int(found["users"]))
-    return problems
+    problems = _counted(per_user, {"users": F.lit(True), **wrong})
+    return problems | {"known users without a list": abs(known_users - problems.pop("users"))}
 
 
 def item_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
-    """Items that must not be in a list, and lists that are shorter than they could be."""
+    """Rows with an item that must not be there, and lists that are shorter than they could be."""
     from pyspark.sql import functions as F
 
-    rules, settings = promised.rules, promised.settings
-    of_items = lists.join(rules, on=c.ITEM_ID, how="left")
+    asked, hidden, marks = promised.settings.rules, promised.hidden(), {}
     catalogue = promised.events.select(c.ITEM_ID).distinct()
-    if settings.rules.explore.places:
-        catalogue = catalogue.union(rules.where(c.NEW).select(c.ITEM_ID))
-    problems = {
-        "items outside the catalogue": lists.join(catalogue, on=c.ITEM_ID, how="left_anti").count(),
-        "items that the rules forbid": of_items.where(~F.coalesce(c.ALLOWED, F.lit(False))).count(),
-    }
-    lengths = lists.groupBy(c.USER_ID).agg(F.count(F.lit(1)).alias("rows"))
-    left, hidden = F.lit(promised.longest), promised.hidden()
+    if asked.explore.places:
+        catalogue = catalogue.union(promised.rules.where(c.NEW).select(c.ITEM_ID)).distinct()
+    rows = lists.join(promised.rules.select(c.ITEM_ID, c.ALLOWED, c.NEW), on=c.ITEM_ID, how="left")
+    rows = rows.join(catalogue.withColumn("listed", F.lit(True)), on=c.ITEM_ID, how="left")
+    marks["items outside the catalogue"] = F.col("listed").isNull()
+    marks["items that the rules forbid"] = ~F.coalesce(c.ALLOWED, F.lit(False))
     if hidden is not None:
-        again = lists.join(hidden, on=[c.USER_ID, c.ITEM_ID], how="left_semi").count()
-        problems["items that the user already has"] = again
-        barred = hidden.join(rules.where(c.ALLOWED), on=c.ITEM_ID, how="left_semi")
+        rows = rows.join(hidden.withColumn("barred", F.lit(True)), on=[c.USER_ID, c.ITEM_ID], how="left")
+        marks["items that the user already has"] = F.col("barred").isNotNull()
+    if asked.explore.places:
+        marks["explored items that are not new"] = (F.col(c.SOURCE) == EXPLORE) & ~F.coalesce(c.NEW, F.lit(False))
+    if asked.min_score is not None:
+        low = F.col(c.SCORE) < F.lit(asked.min_score).cast("float")
+        marks["personal items below rules.min_score"] = (F.col(c.SOURCE) == PERSONAL) & low
+    return _counted(rows, marks) | _length_problems(lists, promised, hidden)
+
+
+def _length_problems(lists: DataFrame, promised: Promised, hidden: DataFrame | None) -> dict[str, int]:
+    """Users with too short a list, or with too many new items."""
+    from pyspark.sql import functions as F
+
+    settings, left = promised.settings, F.lit(promised.longest)
+    explored = F.count_if(F.col(c.SOURCE) == EXPLORE)
+    users = lists.groupBy(c.USER_ID).agg(F.count(F.lit(1)).alias("rows"), explored.alias("explored"))
+    if hidden is not None:
+        barred = hidden.join(promised.rules.where(c.ALLOWED), on=c.ITEM_ID, how="left_semi")
         owned = barred.groupBy(c.USER_ID).agg(F.count(F.lit(1)).alias("owned"))
-        lengths = lengths.join(owned, on=c.USER_ID, how="left")
+        users = users.join(owned, on=c.USER_ID, how="left")
         left = left - F.coalesce("owned", F.lit(0))
     # of several caps at once, lists that take items in another order may end at a share of the longest
     possible = F.ceil(left / max(1, len(settings.rules.caps)))
-    short = lengths.where(F.col("rows") < F.least(F.lit(settings.score.n), possible))
-    problems["users with too short a list"] = short.count()
-    return problems
+    marks = {"users with too short a list": F.col("rows") < F.least(F.lit(settings.score.n), possible)}
+    if settings.rules.explore.places:
+        marks["users with too many new items"] = F.col("explored") > settings.rules.explore.places
+    return _counted(users, marks)
 
 
-def rule_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
-    """Caps, pins, places for new items and the least score; nothing is counted where the settings have none."""
+def _counted(rows: DataFrame, marks: dict[str, Column]) -> dict[str, int]:
+    """Number of rows for which each condition is true."""
+    from pyspark.sql import functions as F
+
+    found = rows.agg(*[F.count_if(condition).alias(name) for name, condition in marks.items()]).collect()[0]
+    return {name: int(found[name]) for name in marks}
+
+
+def place_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
+    """Caps and pins; nothing is counted where the settings have none."""
     from pyspark.sql import functions as F
 
     rules, asked = promised.rules, promised.settings.rules
@@ -142,15 +158,6 @@ def rule_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
         problems["users with more of a value than a cap allows"] = over.select(c.USER_ID).distinct().count()
     if asked.pins or asked.pin_table:
         problems["pinned items that are not at their rank"] = _misplaced(lists, promised)
-    if asked.explore.places:
-        explored = lists.where(F.col(c.SOURCE) == EXPLORE)
-        many = explored.groupBy(c.USER_ID).count().where(F.col("count") > asked.explore.places)
-        problems["users with too many new items"] = many.count()
-        old = explored.join(rules.where(c.NEW), on=c.ITEM_ID, how="left_anti")
-        problems["explored items that are not new"] = old.count()
-    if asked.min_score is not None:
-        low = (F.col(c.SOURCE) == PERSONAL) & (F.col(c.SCORE) < F.lit(asked.min_score).cast("float"))
-        problems["personal items below rules.min_score"] = lists.where(low).count()
     return problems
 
 

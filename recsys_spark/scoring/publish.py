@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys_spark import columns as c
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.promises import Promised, item_problems, rule_problems, shape_problems
+from recsys_spark.scoring.promises import Promised, item_problems, place_problems, shape_problems
 from recsys_spark.scoring.score import STAGE as SCORE
 from recsys_spark.stage import Stage, Work, finished
 from recsys_spark.tables import Manifest
@@ -35,7 +35,7 @@ def publish(work: Work) -> list[Manifest]:
     known = store.read(work.spark, work.inputs["user_ids"]).count()
     promised = _promised(work)
     problems = shape_problems(lists, settings.score.n, known, settings.in_order_of_score)
-    problems |= item_problems(lists, promised) | rule_problems(lists, promised)
+    problems |= item_problems(lists, promised) | place_problems(lists, promised)
     broken = {name: count for name, count in problems.items() if count}
     if broken:
         told = ", ".join(f"{name}: {count:,}" for name, count in broken.items())
