@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.cleaning.id_lists import LISTS, list_facts, read_list
-from recsys_spark.cleaning.item_view import item_view, select_expressions
+from recsys_spark.cleaning.item_view import item_view, select_expressions, working_out
 from recsys_spark.config import Cap, Rules
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
@@ -45,6 +45,8 @@ def write_item_rules(work: Work) -> list[Manifest]:
         if (table := getattr(rules, name)) is not None
     }
     judged = _judged(work, lists).persist()
+    with working_out():
+        judged.count()
     _tell_unknown(judged, lists, rules)
     pins = _pins(judged, lists.get("pin_table"), rules, n)
     of_pins = small_frame(work.spark, pins, f"{c.ITEM_INDEX} int, {c.PINNED} int")

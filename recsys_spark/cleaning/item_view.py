@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -63,6 +65,28 @@ def select_expressions(view: DataFrame, asked: dict[str, tuple[str, str]], colum
                 f"the expression is of type {kind}, it must be true or false", where, "Write a condition."
             )
     return frame
+
+
+@contextmanager
+def working_out() -> Iterator[None]:
+    """Tell that an expression meets a value that it cannot take.
+
+    Raises
+    ------
+    RecsysError
+        Spark refuses a cast or a calculation.
+    """
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as error:
+        told = str(error).splitlines()[0][:300]
+        raise RecsysError(
+            f"an expression cannot be worked out ({told})",
+            "settings 'rules'",
+            "Give the column a type in rules.columns, or write try_cast(…).",
+        ) from error
 
 
 def _refused(error: PySparkException, known: list[str], where: str) -> RecsysError:
