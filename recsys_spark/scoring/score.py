@@ -39,7 +39,7 @@ from recsys_spark.scoring.lists import (
 )
 from recsys_spark.scoring.places import CHOSEN, EXPLORED, PINS, arrange, name_given
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
-from recsys_spark.scoring.select import Pool, may_have, probability, ranked_pool, retrieved_pool
+from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -255,7 +255,8 @@ def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[
     """The whole catalogue's best with the products of vectors; users without events have none."""
     state = load_state(how.ref)
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
-    pool = retrieved_pool(vectors, n, how.selection, state, how.ref, hidden, USERS_AT_ONCE)
+    catalogue = moved_catalogue(how.ref, how.selection) if how.selection.moves else state.catalogue
+    pool = retrieved_pool(vectors, n, how.selection, state, catalogue, hidden, USERS_AT_ONCE)
     pool.items[np.diff(known.indptr) == 0] = -1
     return pool, state
 

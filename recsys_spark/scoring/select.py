@@ -150,7 +150,7 @@ def may_have(
     if hidden is not None:
         keep &= ~hidden.holds(rows, items)
     if selection.min_score is not None:
-        keep &= probability(logits) >= selection.min_score
+        keep &= probability(logits).astype(np.float32) >= np.float32(selection.min_score)  # as they are published
     return keep
 
 
@@ -179,26 +179,49 @@ def ranked_pool(
 
 
 def retrieved_pool(
-    vectors: FloatArray, n: int, selection: Selection, state: ItemState, ref: StateRef, hidden: Rows, block: int
+    vectors: FloatArray,
+    n: int,
+    selection: Selection,
+    state: ItemState,
+    catalogue: Catalogue,
+    hidden: Rows,
+    block: int,
 ) -> Pool:
-    """Pools of the whole catalogue's best by the retrieval model; boosts are exact, since they are items' biases."""
-    catalogue = moved_catalogue(ref, selection) if selection.moves else state.catalogue
+    """Pools of the whole catalogue's best by the retrieval model.
+
+    Parameters
+    ----------
+    vectors : float32 [U, D]
+        Of the users; the last place is 1.
+    n : int
+    selection : Selection
+    state : ItemState
+    catalogue : Catalogue
+        Where the selection moves items: the one of ``with_moves``, so that boosts decide on what is found at all.
+    hidden : Rows
+    block : int
+        Users at a time.
+    """
     items, found = catalogue.top_k(vectors, selection.width(n), forbidden=hidden, block=block)
     there = items != NOBODY
     ranking = np.where(there, found.astype(np.float64), 0.0)
     scores = ranking - np.where(there, adjusted(items, state, selection), 0.0) if selection.moves else ranking
     if selection.min_score is not None:
-        items[scores < selection.min_score] = NOBODY
+        items[scores.astype(np.float32) < np.float32(selection.min_score)] = NOBODY
     return Pool(items, scores, ranking)
+
+
+def with_moves(state: ItemState, selection: Selection) -> Catalogue:
+    """The allowed items with boosts and long tail in their biases."""
+    vectors = np.array(state.vectors)
+    vectors[:, -1] += adjusted(np.arange(len(vectors)), state, selection).astype(np.float32)
+    return Catalogue(vectors, state.allowed)
 
 
 @lru_cache(maxsize=1)
 def moved_catalogue(ref: StateRef, selection: Selection) -> Catalogue:
-    """The allowed items with boosts and long tail in their biases; made once a worker process."""
-    state = load_state(ref)
-    vectors = np.array(state.vectors)
-    vectors[:, -1] += adjusted(np.arange(len(vectors)), state, selection).astype(np.float32)
-    return Catalogue(vectors, state.allowed)
+    """See ``with_moves``; made once a worker process."""
+    return with_moves(load_state(ref), selection)
 
 
 def choose(pool: Pool, wanted: LongArray, n: int, taken: IntArray, selection: Selection, state: ItemState) -> IntArray:

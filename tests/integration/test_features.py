@@ -145,7 +145,7 @@ DIVERSE = {"method": "mmr", "trade_off": 0.5, "pool": 12, "long_tail": 0.3}
 @pytest.fixture(scope="module")
 def shop(night: Work, tiny_log: TinyLog) -> pd.DataFrame:
     """Published lists under all rules, joined with what the rules say of each item."""
-    deny = Path(night.store.storage.path("_deny.csv"))
+    deny = Path(night.store.storage.path("denied.csv"))
     deny.write_text("i000\ni001\n")
     denied = {"path": str(deny), "format": "csv", "fields": ["item"], "id": "item"}
     tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
@@ -209,13 +209,15 @@ def test_evaluation_shows_what_diversity_does(shop: pd.DataFrame, night: Work) -
 
 
 def test_another_deny_list_makes_other_lists_and_a_broken_promise_none(shop: pd.DataFrame, night: Work) -> None:
-    denied = {"path": night.store.storage.path("_deny.csv"), "format": "csv", "fields": ["item"], "id": "item"}
+    denied = {"path": night.store.storage.path("denied.csv"), "format": "csv", "fields": ["item"], "id": "item"}
     tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
     before = night.store.need("top_n", night.dt)
     Path(denied["path"]).write_text("i000\ni001\ni004\n")
     with pytest.raises(RecsysError, match="no lists of these settings and tables"):
         run_stages(night.spark, parse_settings(tree), night.dt, ["rules", "publish"])
     assert night.store.need("top_n", night.dt).run_id == before.run_id
-    lists = run_stages(night.spark, parse_settings(tree), night.dt, ["score", "publish"])["top_n"]
-    items = read_parquet(night.store.storage, lists.folder)["item_id"].to_pylist()
-    assert not {"i000", "i001", "i004"} & set(items)
+    for by in ("ranker", "retrieval"):  # publish holds both against all rules
+        settings = parse_settings(tree | {"score": tree["score"] | {"by": by}})
+        lists = run_stages(night.spark, settings, night.dt, ["score", "publish"])["top_n"]
+        items = read_parquet(night.store.storage, lists.folder)["item_id"].to_pylist()
+        assert not {"i000", "i001", "i004"} & set(items)

@@ -14,7 +14,17 @@ from test_pairs import ITEMS, _state
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.item_rules import ItemRules
 from recsys_spark.scoring.lists import NOBODY, best
-from recsys_spark.scoring.select import Pool, Selection, adjusted, choose, may_have, ranked_pool, relevance
+from recsys_spark.scoring.select import (
+    Pool,
+    Selection,
+    adjusted,
+    choose,
+    may_have,
+    ranked_pool,
+    relevance,
+    retrieved_pool,
+    with_moves,
+)
 from recsys_spark.scoring.state import ItemState
 
 CAPS = (1, 2)
@@ -182,3 +192,23 @@ def test_what_is_forbidden_hidden_or_improbable_is_no_candidate() -> None:
     keep = may_have(rows, items, logits, Selection(min_score=0.5), state, hidden)
     for row, item, logit, kept in zip(rows, items, logits, keep, strict=True):
         assert kept == (item % 3 > 0 and item not in hidden.row(row) and logit >= 0)
+
+
+@pytest.mark.parametrize(
+    "how", [Selection(), Selection(boosts=True, long_tail=1.5), Selection(min_score=0.2, boosts=True)]
+)
+def test_boosts_decide_what_is_found_in_the_whole_catalogue(how: Selection) -> None:
+    state, n = ruled(6, allowed=np.arange(ITEMS) != 5), 3
+    hidden = Rows.from_lists([[2, 4], [], [], [7, 8], [], range(2, ITEMS)])
+    catalogue = with_moves(state, how) if how.moves else state.catalogue
+    pool = retrieved_pool(state.user_vectors, n, how, state, catalogue, hidden, 256)
+    scores = state.user_vectors.astype(np.float64) @ state.vectors.T.astype(np.float64)
+    ranking = scores + adjusted(np.arange(ITEMS), state, how)
+    for user in range(6):
+        may = [i for i in np.flatnonzero(state.allowed) if i not in hidden.row(user)]
+        best_ = sorted(may, key=lambda i: (-ranking[user, i], i))[:n]
+        kept = [i for i in best_ if how.min_score is None or scores[user, i] >= how.min_score]
+        got = [place for place, each in enumerate(pool.items[user]) if each != NOBODY]
+        assert pool.items[user, got].tolist() == kept
+        assert pool.scores[user, got] == pytest.approx(scores[user, kept], abs=1e-5)
+        assert pool.ranking[user, got] == pytest.approx(ranking[user, kept], abs=1e-5)
