@@ -113,7 +113,7 @@ class Rows:
             held = np.unique(held)
         wanted = rows.astype(np.int64) * span + values
         place = np.searchsorted(held, wanted).clip(max=len(held) - 1)
-        found: NDArray[np.bool_] = held[place] == wanted
+        found: NDArray[np.bool_] = (held[place] == wanted) & (values >= 0)
         return found
 
     def part(self, start: int, stop: int) -> Rows:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
+COLUMNS = {"title": "string"}  # of the items, for rules alone: no feature
+
 
 @pytest.fixture(scope="module")
 def night(
@@ -39,7 +41,9 @@ def night(
     """All stages but the report; as the stage ``score`` sees them."""
     folder = tmp_path_factory.mktemp("every_feature")
     path = written(with_story(tiny_log.items), folder / "items")
-    settings = tiny_settings(folder, features=FEATURES, input={"items": {"path": path}}, rules={"hide_seen": "none"})
+    settings = tiny_settings(
+        folder, features=FEATURES, input={"items": {"path": path}}, rules={"hide_seen": "none", "columns": COLUMNS}
+    )
     run_stages(spark, settings, tiny_log.dt, [name for name in STAGES if name != "report"])
     store = TableStore(settings.root)
     inputs = {name: store.need(name, tiny_log.dt) for name in load_stage("score").inputs}
@@ -133,7 +137,8 @@ def test_logits_follow_from_the_feature_tables(night: Work) -> None:
 RULES: dict[str, Any] = {
     "hide_seen": "window",
     "hide_days": 21,
-    "where": "price is null or price > 2",
+    "columns": COLUMNS,
+    "where": "(price is null or price > 2) and title <> 'Thing 9'",
     "caps": [{"column": "family", "most": 2}],
     "boosts": [{"where": "family = 'tea'", "multiply": 3.0}],
     "pins": [{"item_id": "i002", "rank": 2}, {"item_id": "i003", "rank": 5}],
@@ -169,7 +174,7 @@ def test_every_list_of_a_night_keeps_the_rules(shop: pd.DataFrame, night: Work, 
     assert np.isfinite(shop["score"]).all()
     items = shop.merge(tiny_log.items, left_on="item_id", right_on="item")
     assert (items["price"].isna() | (items["price"] > 2)).all()
-    assert not {"i000", "i001"} & set(shop["item_id"])
+    assert not {"i000", "i001", "i009"} & set(shop["item_id"])
     assert (items.dropna(subset=["family"]).groupby(["user_id", "family"]).size() <= 2).all()
     log = tiny_log.interactions
     since = pd.Timestamp(night.dt, tz="UTC") + pd.Timedelta(days=1 - 21)
