@@ -121,7 +121,7 @@ class Candidates(Section):
     """What the ranker is shown for a user."""
 
     retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
-    own: int = Field(400, ge=0, description="The user's own earlier items at most, where repeats are kept")
+    own: int = Field(400, ge=0, description="The user's own earlier items at most, where rules.hide_seen is not all")
 
 
 class Labels(Section):
@@ -206,11 +206,17 @@ class Score(Section):
     by: Literal["ranker", "retrieval"] = Field(
         "ranker", description="Whose order is published: DeepFM's over the candidates, or the retrieval model's alone"
     )
-    repeats: bool = Field(False, description="May a list hold items that the user already has?")
     explain: bool = Field(
         True,
         description="Name, in the reason of a new item, the user's own item whose vector is nearest",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _repeats_is_a_rule(cls, tree: object) -> object:
+        if isinstance(tree, dict) and "repeats" in tree:
+            raise ValueError("repeats is rules.hide_seen now: 'none' for repeats true, 'all' (the default) for false")
+        return tree
 
 
 class Publish(Section):

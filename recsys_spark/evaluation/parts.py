@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from recsys_spark.evaluation.metrics import AucHistogram, logloss_sums
 
 ALL, NEW = "all", "new"
+EXPOSURE = "exposure"  # lists that an item (the key) is in: coverage and Gini are made of it
 PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
 Part = tuple[str, str, str, int, int, float, int]
 _LOSS_STEPS = 2**20  # sums of whole steps are exact, in whatever order buckets are added

@@ -68,7 +68,7 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
 def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) -> DataFrame:
     settings = work.settings
     ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features)
-    own = settings.candidates.own if settings.score.repeats else 0
+    own = 0 if settings.rules.hide_seen == "all" else settings.candidates.own
     make = partial(
         _example_batches,
         ref=ref,
@@ -148,7 +148,15 @@ STAGE = Stage(
     does="candidates and pair features of the label windows, or the labels given, for the ranker",
     run=write_ranker_examples,
     # of the ranker only what is read above: other settings of it change no candidate
-    sections=("split", "features", "labels", "candidates", "score", "ranker.negative_share", "ranker.hard_negatives"),
+    sections=(
+        "split",
+        "features",
+        "labels",
+        "candidates",
+        "rules.hide_seen",
+        "ranker.negative_share",
+        "ranker.hard_negatives",
+    ),
     inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model", "labels"),
     outputs=("ranker_examples",),
 )

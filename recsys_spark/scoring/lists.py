@@ -15,11 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
-PERSONAL, POPULAR = "personal", "popular"
-SOURCES = (PERSONAL, POPULAR)
+PERSONAL, POPULAR, PINNED, EXPLORE = "personal", "popular", "pinned", "explore"
+SOURCES = (PERSONAL, POPULAR, PINNED, EXPLORE)
 TASTE = "taste"
 NOBODY = -1  # no item at a place
 _NEWEST = 50  # events of a user in which the nearest item is looked for
@@ -73,7 +74,7 @@ class Lists:
 
 
 def best(
-    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.float32], users: int, n: int
+    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.floating], users: int, n: int
 ) -> IntArray:
     """Candidates on each user's list, best first; of equal logits, the smaller item first.
 
@@ -97,7 +98,7 @@ def best(
     return chosen
 
 
-def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -> None:
+def fill(items: IntArray, known: UserBlock, state: ItemState, hidden: Rows) -> None:
     """Put the most popular items of late on the empty places of each list, best first: for published and judged lists.
 
     Parameters
@@ -106,15 +107,13 @@ def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -
         Changed in place. Fewer are added where the catalogue ends.
     known : UserBlock
     state : ItemState
-    hide_seen : bool
-        Leave out what the user had before.
+    hidden : Rows
+        U rows of items that the user must not be shown.
     """
     n = items.shape[1]
     for user in np.flatnonzero(items[:, -1] == NOBODY).tolist():
         have = int(np.count_nonzero(items[user] != NOBODY))
-        taken = set(items[user, :have].tolist())
-        if hide_seen:
-            taken |= set(known.items[known.indptr[user] : known.indptr[user + 1]].tolist())
+        taken = {*items[user, :have].tolist(), *hidden.row(user).tolist()}
         first = state.popular[: len(taken) + n - have].tolist()  # at most all of the taken are among them
         more = [item for item in first if item not in taken][: n - have]
         items[user, have : have + len(more)] = more
@@ -169,14 +168,14 @@ def _nearest(items: IntArray, known: UserBlock, state: ItemState) -> IntArray:
     last = known.indptr[1:, None] - 1 - np.arange(_NEWEST)  # [U, L]
     there = last >= known.indptr[:-1, None]
     own = np.where(there, known.items[np.maximum(last, 0)], 0) if len(known.items) else np.zeros(last.shape, np.int32)
-    vectors = [_directions(state, each) for each in (items, own)]
+    vectors = [directions(state, each) for each in (items, own)]
     cosines = np.matmul(vectors[0], vectors[1].transpose(0, 2, 1))  # [U, N, L]
     cosines[np.broadcast_to(~there[:, None], cosines.shape)] = -np.inf
     return np.take_along_axis(own, cosines.argmax(axis=2), axis=1).astype(np.int32)
 
 
-def _directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
-    """Vectors of items without the bias, of length 1; [U, N] to float32 [U, N, D]."""
+def directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
+    """Vectors of items without the bias, of length 1 (0 of an item without one); [U, N] to float32 [U, N, D]."""
     vectors = state.vectors[np.maximum(items, 0), :-1]
     norms = np.linalg.norm(vectors, axis=2, keepdims=True)
     return vectors / np.maximum(norms, np.float32(1e-30))

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.cuts import Cut
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, build_candidates
+from recsys_spark.scoring.select import Selection
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
 from recsys_spark.tables.histories import UserBlock
@@ -24,24 +27,36 @@ class Recipe:
     ranker : str
         Run folder.
     retrieved, own : int
-        Candidates of a user; own is 0 where repeats are hidden.
-    repeats : bool
-        Lists may hold items that the user already has.
+        Candidates of a user; own is 0 where all of them are hidden.
+    hide_seen, hide_days
+        As in the settings ``rules``.
     recent_days : int
     threads : int
         Torch threads of a worker process.
     by : {"ranker", "retrieval"}
         Whose order is published.
+    selection : Selection
+        What else is asked of the lists.
     """
 
     ref: StateRef
     ranker: str
     retrieved: int
     own: int
-    repeats: bool
+    hide_seen: str
+    hide_days: int
     recent_days: int
     threads: int
     by: str
+    selection: Selection
+
+    def hidden(self, known: UserBlock) -> Rows:
+        """Items that users must not be shown, of their events before the cut."""
+        if self.hide_seen == "none":
+            return Rows.empty(len(known))
+        if self.hide_seen == "window":
+            known = known.between(self.ref.cut.time - self.hide_days * SECONDS_PER_DAY, self.ref.cut.time)
+        return known.distinct_items()
 
 
 def recipe(work: Work, at: Cut) -> Recipe:
@@ -51,11 +66,13 @@ def recipe(work: Work, at: Cut) -> Recipe:
         ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features),
         ranker=work.inputs["ranker"].folder,
         retrieved=settings.candidates.retrieved,
-        own=settings.candidates.own if settings.score.repeats else 0,
-        repeats=settings.score.repeats,
+        own=0 if settings.rules.hide_seen == "all" else settings.candidates.own,
+        hide_seen=settings.rules.hide_seen,
+        hide_days=settings.rules.hide_days,
         recent_days=settings.features.recent_days,
         threads=settings.launch.threads,
         by=settings.score.by,
+        selection=Selection.of(settings),
     )
 
 

@@ -12,6 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
 from recsys_spark.errors import RecsysError
+from recsys_spark.scoring.item_rules import ItemRules, load_rules
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
@@ -37,6 +38,8 @@ class StateRef:
         Item features in whose values habits are counted.
     windows, moment : tuple
         As in the settings ``features``.
+    rules : str
+        Run folder of ``item_rules``; empty at past cuts, for which there are none.
     """
 
     root: str
@@ -49,6 +52,7 @@ class StateRef:
     groups: tuple[str, ...]
     windows: tuple[int, ...] = ()
     moment: tuple[str, ...] = ()
+    rules: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class ItemWindow:
 class ItemState:
     """Items at a cut; every array has a row an item index (M rows).
 
-    ``allowed`` tells the items with an event before the cut: the catalogue of that cut. ``popular`` lists them, the one
+    ``allowed`` tells the items with an event before the cut that the rules do not forbid: the catalogue of that cut.
+    ``popular`` lists them, the one
     with most recent events first. ``windows`` are by their days; ``last_time`` is the newest event's, 0 without any,
     and is known only where there are windows.
     """
@@ -86,6 +91,7 @@ class ItemState:
     windows: dict[int, ItemWindow] = field(default_factory=dict)
     last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
     moment: tuple[str, ...] = ()
+    rules: ItemRules | None = None
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -120,6 +126,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
         groups=tuple(features.group),
         windows=tuple(features.windows),
         moment=tuple(features.moment),
+        rules=inputs["item_rules"].folder if "item_rules" in inputs else "",
     )
 
 
@@ -142,16 +149,19 @@ def load_state(ref: StateRef) -> ItemState:
     order = np.lexsort((np.arange(size), -events, -recent))
     features = read_parquet(storage, ref.item_features)
     windows, last_time = _windows(storage, ref, size)
+    rules = load_rules(storage, ref.rules, size) if ref.rules else None
+    allowed = events > 0 if rules is None else (events > 0) & rules.allowed
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
         **counts,
-        allowed=events > 0,
-        popular=order[events[order] > 0].astype(np.int32),
+        allowed=allowed,
+        popular=order[allowed[order]].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
         windows=windows,
         last_time=last_time,
         moment=ref.moment,
+        rules=rules,
     )
 
 

@@ -31,6 +31,7 @@ STAGES = (
     "candidates",
     "train-ranker",
     "evaluate",
+    "rules",
     "score",
     "publish",
     "report",
