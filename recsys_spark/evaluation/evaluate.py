@@ -190,7 +190,7 @@ def _baseline_figures(
         for slice_name, seen in forbidden.items():
             lists, _ = top_k_of_scores(rows, k, seen, state.allowed)
             parts += _list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks, state)
-    vectors = np.ascontiguousarray(state.user_vectors[known.users])
+    vectors = state.vectors_of(known.users)
     for slice_name, seen in forbidden.items():
         lists, _ = state.catalogue.top_k(vectors, k, forbidden=seen)
         parts += _list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks, state)

@@ -57,7 +57,7 @@ def build_candidates(
         Window of the recent counts.
     """
     seen = block.distinct_items()
-    vectors = np.ascontiguousarray(state.user_vectors[block.users])
+    vectors = state.vectors_of(block.users)
     new_items, new_scores = state.catalogue.top_k(vectors, retrieved, forbidden=seen, block=USERS_AT_ONCE)
     has_past = np.diff(block.indptr) > 0
     new_items[~has_past] = -1

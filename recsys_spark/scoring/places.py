@@ -147,7 +147,7 @@ def _explore(
     shape = (len(known), len(new))
     rows, columns = (each.reshape(-1) for each in np.indices(shape))
     draw = uniform(known.users[rows], new[columns].astype(np.int64), 2 * day + 1).reshape(shape)
-    taste = state.user_vectors[known.users][:, :-1] @ state.vectors[new][:, :-1].T
+    taste = state.vectors_of(known.users)[:, :-1] @ state.vectors[new][:, :-1].T
     keys = taste - np.log(-np.log(np.clip(draw, 1e-300, None)))
     keys[hidden.holds(rows, new[columns]).reshape(shape)] = -np.inf
     order = np.argsort(-keys, axis=1, kind="stable")

@@ -49,7 +49,7 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 from recsys_spark.tables.versions import check_versions
 
-_ROWS_OF_A_GROUP = 2_000_000
+_ROWS_OF_A_GROUP = 256_000
 _TASKS_OF_A_CORE = 8
 _LOOK = 10.0  # seconds between looks at how far it is
 
@@ -254,7 +254,7 @@ def _by_ranker(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Poo
 def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
     """The whole catalogue's best with the products of vectors; users without events have none."""
     state = load_state(how.ref)
-    vectors = np.ascontiguousarray(state.user_vectors[known.users])
+    vectors = state.vectors_of(known.users)
     catalogue = moved_catalogue(how.ref, how.selection) if how.selection.moves else state.catalogue
     pool = retrieved_pool(vectors, n, how.selection, state, catalogue, hidden, USERS_AT_ONCE)
     pool.items[np.diff(known.indptr) == 0] = -1

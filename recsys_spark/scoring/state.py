@@ -15,7 +15,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.item_rules import ItemRules, load_rules
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
-from recsys_spark.tables.arrays import by_index, load_array, read_parquet
+from recsys_spark.tables.arrays import by_index, load_array, read_parquet, rows_of
 from recsys_spark.tables.storage import Storage
 
 IntArray = NDArray[np.int32]
@@ -92,6 +92,10 @@ class ItemState:
     last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
     moment: tuple[str, ...] = ()
     rules: ItemRules | None = None
+
+    def vectors_of(self, users: NDArray[np.integer]) -> FloatArray:
+        """Vectors of some users, float32 [U, D]."""
+        return rows_of(self.user_vectors, users)
 
     @cached_property
     def catalogue(self) -> Catalogue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import uuid
@@ -90,6 +91,18 @@ def load_array(storage: Storage, relative: str) -> FloatArray:
         partial.replace(local)
     copied: FloatArray = np.load(local, mmap_mode="r")
     return copied
+
+
+def rows_of(array: FloatArray, rows: NDArray[np.integer]) -> FloatArray:
+    """Rows of an array, copied; of a mapped file, without keeping its pages.
+
+    Rows that lie scattered touch nearly all pages of a file, which then count as this process's memory, as long as
+    there is enough: a worker would seem to, and under a limit would, need as much as the file is long.
+    """
+    found = np.ascontiguousarray(array[rows])
+    if isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
+    return found
 
 
 def save_array(storage: Storage, relative: str, values: FloatArray) -> None:

@@ -1,0 +1,33 @@
+"""Rows of mapped files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from recsys_spark.tables.arrays import load_array, rows_of, save_array
+from recsys_spark.tables.storage import Storage
+
+
+def resident_kib(path: Path) -> int:
+    """Memory of this process that holds pages of a mapped file."""
+    inside, total = False, 0
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            inside = line.endswith(str(path))
+        elif inside and line.startswith("Rss:"):
+            total += int(line.split()[1])
+    return total
+
+
+def test_rows_of_a_mapped_file_do_not_stay_in_memory(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).random((100_000, 16), np.float32)
+    storage = Storage(f"file:{tmp_path}")
+    save_array(storage, "vectors.npy", values)
+    mapped = load_array(storage, "vectors.npy")
+    rows = np.random.default_rng(2).permutation(len(values))
+    taken = np.concatenate([rows_of(mapped, rows[start : start + 256]) for start in range(0, len(rows), 256)])
+    assert (taken == values[rows]).all()
+    assert resident_kib(tmp_path / "vectors.npy") < values.nbytes >> 13  # an eighth
+    assert (rows_of(values, rows[:5]) == values[rows[:5]]).all()
