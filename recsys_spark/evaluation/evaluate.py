@@ -140,8 +140,8 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
             parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
         for slice_name in (ALL, NEW):
             use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
-            hide = slice_name == NEW or not plan.how.repeats
-            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), hide)
+            hidden = Rows.empty(len(known)) if slice_name == ALL and plan.how.repeats else known.distinct_items()
+            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), hidden)
             parts += _list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
@@ -199,12 +199,12 @@ def _best(
     known: UserBlock,
     state: ItemState,
     k: int,
-    hide_seen: bool,
+    hidden: Rows,
 ) -> IntArray:
     """The ranker's lists [U, k], filled up with popular items as the published ones are."""
     chosen = best(rows, items, logits, len(known), k)
     lists = np.where(chosen >= 0, items[chosen] if len(items) else -1, -1).astype(np.int32)
-    fill(lists, known, state, hide_seen)
+    fill(lists, known, state, hidden)
     return lists
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
@@ -97,7 +98,7 @@ def best(
     return chosen
 
 
-def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -> None:
+def fill(items: IntArray, known: UserBlock, state: ItemState, hidden: Rows) -> None:
     """Put the most popular items of late on the empty places of each list, best first: for published and judged lists.
 
     Parameters
@@ -106,15 +107,13 @@ def fill(items: IntArray, known: UserBlock, state: ItemState, hide_seen: bool) -
         Changed in place. Fewer are added where the catalogue ends.
     known : UserBlock
     state : ItemState
-    hide_seen : bool
-        Leave out what the user had before.
+    hidden : Rows
+        U rows of items that the user must not be shown.
     """
     n = items.shape[1]
     for user in np.flatnonzero(items[:, -1] == NOBODY).tolist():
         have = int(np.count_nonzero(items[user] != NOBODY))
-        taken = set(items[user, :have].tolist())
-        if hide_seen:
-            taken |= set(known.items[known.indptr[user] : known.indptr[user + 1]].tolist())
+        taken = {*items[user, :have].tolist(), *hidden.row(user).tolist()}
         first = state.popular[: len(taken) + n - have].tolist()  # at most all of the taken are among them
         more = [item for item in first if item not in taken][: n - have]
         items[user, have : have + len(more)] = more

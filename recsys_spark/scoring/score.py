@@ -24,6 +24,7 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
@@ -212,7 +213,7 @@ def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray 
     known = block.before(how.ref.cut.time)
     items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
     personal = items >= 0
-    fill(items, known, state, hide_seen=not how.repeats)
+    fill(items, known, state, Rows.empty(len(known)) if how.repeats else known.distinct_items())
     lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.repeats, item_ids)
     least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
     lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)

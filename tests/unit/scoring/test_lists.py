@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
@@ -51,7 +52,7 @@ def test_lists_are_those_made_user_by_user(users: Events, seed: int, n: int, hid
     chosen = best(rows, items, logits, len(users), n)
     personal = chosen >= 0
     listed = np.where(personal, items[chosen] if len(items) else -1, -1).astype(np.int32)
-    fill(listed, known, state, hide)
+    fill(listed, known, state, known.distinct_items() if hide else Rows.empty(len(users)))
     lists = reasons_of(listed, known, state, personal, NOW)
     names = Names.of(pa.array([f"i{item}" for item in range(ITEMS)]))
     people = Names.of(pa.array([f"u{user}" for user in range(len(users))]))
