@@ -9,7 +9,6 @@ from recsys_spark.config.features import Feature, Features, Split
 from recsys_spark.config.input import DeletedUsersInput, EntitiesInput, Input, InteractionsInput, Reader
 from recsys_spark.config.load import load_settings, parse_settings
 from recsys_spark.config.models import (
-    Candidates,
     Evaluate,
     Labels,
     Publish,
@@ -20,12 +19,14 @@ from recsys_spark.config.models import (
     Training,
 )
 from recsys_spark.config.settings import Settings
+from recsys_spark.config.sources import Candidates, Cold, Segment, Source
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
     "Candidates",
     "Clean",
+    "Cold",
     "DeletedUsersInput",
     "EntitiesInput",
     "Evaluate",
@@ -43,7 +44,9 @@ __all__ = [
     "Report",
     "Retrieval",
     "Score",
+    "Segment",
     "Settings",
+    "Source",
     "Spark",
     "Split",
     "Tracking",

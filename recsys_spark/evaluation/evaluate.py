@@ -24,13 +24,15 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
+from recsys_spark.evaluation.by_source import candidate_figures, source_figures
 from recsys_spark.evaluation.labelled import labelled_parts
-from recsys_spark.evaluation.metrics import AucHistogram, coverage, ranking_sums
-from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, ranker_figures
+from recsys_spark.evaluation.metrics import AucHistogram
+from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, list_figures, ranker_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import best, fill
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.sources.state import SOURCE_TABLES, load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
@@ -64,6 +66,8 @@ class Plan:
         Share of the users that is evaluated.
     labelled : bool
         The log gives labels, so that the ranker is measured on those and not on candidates.
+    by_source : bool
+        Each source has figures of its own.
     """
 
     how: Recipe
@@ -72,6 +76,7 @@ class Plan:
     half_life_days: float
     share: float
     labelled: bool
+    by_source: bool
 
 
 def evaluate(work: Work) -> list[Manifest]:
@@ -89,7 +94,8 @@ def evaluate(work: Work) -> list[Manifest]:
     store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
     ks = tuple(sorted(settings.evaluate.ks))
     labelled = work.inputs["ranker_examples"].extra.get("labels") == c.GIVEN
-    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share, labelled)
+    by_source = bool(settings.candidates.sources or settings.cold.chain or settings.cold.items)
+    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share, labelled, by_source)
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     parts = histories.mapInArrow(partial(_parts, plan=plan), PARTS)
     if labelled and work.inputs["ranker_examples"].extra["rows_of_split"][TEST]:
@@ -138,11 +144,17 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
         if not plan.labelled:
             parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
+        own_slice = ALL if plan.how.repeats else NEW
         for slice_name in (ALL, NEW):
             use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
             hidden = Rows.empty(len(known)) if slice_name == ALL and plan.how.repeats else known.distinct_items()
-            lists = _best(found.rows[use], found.items[use], logits[use], known, state, max(plan.ks), hidden)
-            parts += _list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
+            chosen = found.rows[use], found.items[use], logits[use]
+            lists, sources = _best(*chosen, known, state, max(plan.ks), hidden, plan.how)
+            parts += list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
+            if plan.by_source and slice_name == own_slice:
+                parts += source_figures(lists, sources, truth[slice_name], plan.ks)
+        if plan.by_source:
+            parts += candidate_figures(found, truth, plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
             parts += _baseline_figures(known.slice(start, stop), truth, start, stop, state, plan)
@@ -170,26 +182,17 @@ def _baseline_figures(
         rows = make()
         for slice_name, seen in forbidden.items():
             lists, _ = top_k_of_scores(rows, k, seen, state.allowed)
-            parts += _list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+            parts += list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
     for slice_name, seen in forbidden.items():
         lists, _ = state.catalogue.top_k(vectors, k, forbidden=seen)
-        parts += _list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+        parts += list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
     return parts
 
 
 @lru_cache(maxsize=1)
 def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
     return sparse.load_npz(BytesIO(Storage(ref.root).read_bytes(path)))
-
-
-def _list_figures(model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...]) -> list[Part]:
-    sums = ranking_sums(lists, truth, ks)
-    parts: list[Part] = [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]
-    some = np.diff(truth.indptr) > 0
-    for k in ks:
-        parts += [(model, slice_name, "coverage", k, int(item), 0.0, 0) for item in coverage(lists[some], k)]
-    return parts
 
 
 def _best(
@@ -200,12 +203,12 @@ def _best(
     state: ItemState,
     k: int,
     hidden: Rows,
-) -> IntArray:
-    """The ranker's lists [U, k], filled up with popular items as the published ones are."""
+    how: Recipe,
+) -> tuple[IntArray, IntArray]:
+    """The ranker's lists [U, k], filled up as the published ones are, and where each item is from [U, k]."""
     chosen = best(rows, items, logits, len(known), k)
     lists = np.where(chosen >= 0, items[chosen] if len(items) else -1, -1).astype(np.int32)
-    fill(lists, known, state, hidden)
-    return lists
+    return lists, fill(lists, known, state, hidden, load_sources(how.plan.more), how.chain)
 
 
 def _without(rows: Rows, other: Rows) -> Rows:
@@ -252,7 +255,7 @@ STAGE = Stage(
     name="evaluate",
     does="every model's full ranking against the test window",
     run=evaluate,
-    sections=("split", "features", "candidates", "score", "evaluate"),
+    sections=("split", "features", "candidates", "cold", "score", "evaluate"),
     inputs=(
         "histories",
         "item_stats",
@@ -261,6 +264,7 @@ STAGE = Stage(
         "user_features",
         "item_ids",
         "retrieval_model",
+        *SOURCE_TABLES,
         "ranker_examples",
         "ranker",
     ),

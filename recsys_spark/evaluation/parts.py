@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.evaluation.metrics import AucHistogram, logloss_sums
+from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
+from recsys_spark.ragged import Rows
 
 ALL, NEW = "all", "new"
 PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
@@ -35,4 +36,14 @@ def ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> li
     histogram = AucHistogram.of(logits, target)
     for name, counts in (("positives", histogram.positives), ("negatives", histogram.negatives)):
         parts += [("ranker", ALL, name, 0, int(b), float(counts[b]), 0) for b in np.flatnonzero(counts)]
+    return parts
+
+
+def list_figures(model: str, slice_name: str, lists: NDArray[np.int32], truth: Rows, ks: tuple[int, ...]) -> list[Part]:
+    """Ranking figures and distinct items of the lists [U, K] of users, at each k."""
+    sums = ranking_sums(lists, truth, ks)
+    parts: list[Part] = [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]
+    some = np.diff(truth.indptr) > 0
+    for k in ks:
+        parts += [(model, slice_name, "coverage", k, int(item), 0.0, 0) for item in coverage(lists[some], k)]
     return parts

@@ -9,6 +9,7 @@ STAGES = (
     "clean",
     "featurize",
     "train-retrieval",
+    "sources",
     "candidates",
     "train-ranker",
     "evaluate",

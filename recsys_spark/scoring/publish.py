@@ -91,7 +91,7 @@ def _item_problems(work: Work, lists: DataFrame) -> dict[str, int]:
     interactions = store.read(work.spark, work.inputs["interactions"])
     known = store.read(work.spark, work.inputs["item_ids"]).select(c.ITEM_ID)  # a floor may leave items without an id
     interactions = interactions.join(known, on=c.ITEM_ID, how="left_semi")
-    catalogue = interactions.select(c.ITEM_ID).distinct()
+    catalogue = known if settings.cold.new_items else interactions.select(c.ITEM_ID).distinct()
     seen = interactions.select(c.USER_ID, c.ITEM_ID).distinct()
     problems = {"items outside the catalogue": lists.join(catalogue, on=c.ITEM_ID, how="left_anti").count()}
     lengths = lists.groupBy(c.USER_ID).agg(F.count(F.lit(1)).alias("rows"))
@@ -126,7 +126,7 @@ STAGE = Stage(
     name="publish",
     does="check the lists, then let readers see them",
     run=publish,
-    sections=("score", "publish"),
+    sections=("score", "cold", "publish"),
     inputs=("interactions", "user_ids", "item_ids"),
     outputs=("top_n",),
     always=True,

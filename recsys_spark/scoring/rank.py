@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.cuts import Cut
-from recsys_spark.scoring.candidates import Candidates, build_candidates
+from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
 from recsys_spark.tables.histories import UserBlock
@@ -23,11 +23,12 @@ class Recipe:
     ref : StateRef
     ranker : str
         Run folder.
-    retrieved, own : int
-        Candidates of a user; own is 0 where repeats are hidden.
+    plan : Plan
+        Of the candidates.
+    chain : tuple of str
+        Sources that fill lists before popular items do.
     repeats : bool
         Lists may hold items that the user already has.
-    recent_days : int
     threads : int
         Torch threads of a worker process.
     by : {"ranker", "retrieval"}
@@ -36,10 +37,9 @@ class Recipe:
 
     ref: StateRef
     ranker: str
-    retrieved: int
-    own: int
+    plan: Plan
+    chain: tuple[str, ...]
     repeats: bool
-    recent_days: int
     threads: int
     by: str
 
@@ -47,13 +47,13 @@ class Recipe:
 def recipe(work: Work, at: Cut) -> Recipe:
     """Recipe of a stage's inputs at a cut."""
     settings = work.settings
+    ref = state_ref(work.store.storage.uri, work.inputs, at, settings.features)
     return Recipe(
-        ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features),
+        ref=ref,
         ranker=work.inputs["ranker"].folder,
-        retrieved=settings.candidates.retrieved,
-        own=settings.candidates.own if settings.score.repeats else 0,
+        plan=candidate_plan(settings, work.store, work.inputs, ref),
+        chain=tuple(settings.cold.chain),
         repeats=settings.score.repeats,
-        recent_days=settings.features.recent_days,
         threads=settings.launch.threads,
         by=settings.score.by,
     )
@@ -78,5 +78,5 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
 
     state = load_state(how.ref)
     model = load_ranker(how.ref, how.ranker, how.threads)
-    found = build_candidates(known, state, how.ref.cut.time, how.retrieved, how.own, how.recent_days)
+    found = build_candidates(known, state, how.ref.cut.time, how.plan)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state

@@ -26,8 +26,20 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import (
+    PERSONAL,
+    SCHEMA,
+    SOURCES,
+    WRITING,
+    Lists,
+    Names,
+    best,
+    fill,
+    reasons_of,
+    to_arrow,
+)
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.sources.state import SOURCE_TABLES, load_sources
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -204,17 +216,19 @@ def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.
 
 
 def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray | None = None) -> Lists:
-    """Lists of a block: the ranker's best candidates, filled up with popular items.
+    """Lists of a block: the ranker's best candidates, filled up by the chain and with popular items.
 
     The score of a personal row is the probability that the user takes the item, or the product of their vectors where
-    the retrieval model's order is published; popular rows have scores below that, and below 0, so that scores fall
+    the retrieval model's order is published; the other rows have scores below that, and below 0, so that scores fall
     along the whole list.
     """
     known = block.before(how.ref.cut.time)
     items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
-    personal = items >= 0
-    fill(items, known, state, Rows.empty(len(known)) if how.repeats else known.distinct_items())
-    lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.repeats, item_ids)
+    more = load_sources(how.plan.more)
+    hidden = Rows.empty(len(known)) if how.repeats else known.distinct_items()
+    sources = fill(items, known, state, hidden, more, how.chain)
+    personal = sources == SOURCES.index(PERSONAL)
+    lists = reasons_of(items, known, state, sources, how.ref.cut.time, how.repeats, item_ids, more)
     least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
     lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)
     return lists
@@ -236,7 +250,7 @@ def _by_retrieval(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, Doub
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
     seen = None if how.repeats else known.distinct_items()
     items, scores = state.catalogue.top_k(vectors, n, forbidden=seen, block=USERS_AT_ONCE)
-    items[np.diff(known.indptr) == 0] = -1
+    items[np.diff(known.indptr) < how.plan.min_events] = -1
     return items, scores.astype(np.float64), state
 
 
@@ -281,7 +295,7 @@ STAGE = Stage(
     name="score",
     does="top-N lists for every user",
     run=score,
-    sections=("split", "features", "candidates", "score"),
+    sections=("split", "features", "candidates", "cold", "score"),
     inputs=(
         "histories",
         "item_stats",
@@ -292,6 +306,7 @@ STAGE = Stage(
         "item_ids",
         "feature_spec",
         "retrieval_model",
+        *SOURCE_TABLES,
         "ranker",
     ),
     outputs=("top_n",),

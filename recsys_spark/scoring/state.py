@@ -32,6 +32,10 @@ class StateRef:
         Root URI that every worker can read.
     item_stats, item_windows, item_features, user_features, retrieval : str
         Run folders, relative to the root.
+    item_vectors : str
+        Run folder with the items' vectors, where those of new items come from their attributes.
+    described : str
+        Run folder with content vectors, where items that have one are allowed without any event.
     cut : Cut
     groups : tuple of str
         Item features in whose values habits are counted.
@@ -49,6 +53,8 @@ class StateRef:
     groups: tuple[str, ...]
     windows: tuple[int, ...] = ()
     moment: tuple[str, ...] = ()
+    item_vectors: str = ""
+    described: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ class ItemWindow:
 class ItemState:
     """Items at a cut; every array has a row an item index (M rows).
 
-    ``allowed`` tells the items with an event before the cut: the catalogue of that cut. ``popular`` lists them, the one
+    ``allowed`` tells the items with an event before the cut, and new ones whose attributes gave them a vector where the
+    settings say so: the catalogue of that cut. ``popular`` lists them, the one
     with most recent events first. ``windows`` are by their days; ``last_time`` is the newest event's, 0 without any,
     and is known only where there are windows.
     """
@@ -109,6 +116,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
             "setting 'retrieval.model'",
             "Set it to mf and run train-retrieval again; other models only train and are compared.",
         )
+    content = inputs.get("content_model")
     return StateRef(
         root=root,
         item_stats=inputs["item_stats"].folder,
@@ -120,6 +128,8 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
         groups=tuple(features.group),
         windows=tuple(features.windows),
         moment=tuple(features.moment),
+        item_vectors=content.folder if content is not None and content.extra.get("items") else "",
+        described=content.folder if content is not None and content.extra.get("new_items") else "",
     )
 
 
@@ -127,7 +137,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
 def load_state(ref: StateRef) -> ItemState:
     """Load the state; the vectors are memory-mapped, so that workers of one host share them."""
     storage = Storage(ref.root)
-    vectors = load_array(storage, f"{ref.retrieval}/item_vectors.{ref.cut.name}.npy")
+    vectors = load_array(storage, f"{ref.item_vectors or ref.retrieval}/item_vectors.{ref.cut.name}.npy")
     size = len(vectors)
     stats = read_parquet(storage, ref.item_stats, [("cut", "=", ref.cut.name)])
     place = stats[c.ITEM_INDEX].to_numpy()
@@ -142,11 +152,14 @@ def load_state(ref: StateRef) -> ItemState:
     order = np.lexsort((np.arange(size), -events, -recent))
     features = read_parquet(storage, ref.item_features)
     windows, last_time = _windows(storage, ref, size)
+    allowed = events > 0
+    if ref.described:
+        allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy").any(axis=1)
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
         **counts,
-        allowed=events > 0,
+        allowed=allowed,
         popular=order[events[order] > 0].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
         windows=windows,

@@ -43,13 +43,15 @@ def test_a_broken_promise_is_named(spark: SparkSession, rows: list[Any], problem
     assert problem in _broken(spark, rows)
 
 
-def _items(spark: SparkSession, lists: list[Any], repeats: bool) -> set[str]:
+def _items(spark: SparkSession, lists: list[Any], repeats: bool, new_items: bool = False) -> set[str]:
     seen = [("a", "x"), ("a", "y"), ("b", "z"), ("b", "y"), ("c", "w")]
     work = SimpleNamespace(
         spark=spark,
         inputs={"interactions": None, "item_ids": None},
         store=SimpleNamespace(read=lambda *_: spark.createDataFrame(seen, "user_id string, item_id string")),
-        settings=SimpleNamespace(score=SimpleNamespace(n=2, repeats=repeats)),
+        settings=SimpleNamespace(
+            score=SimpleNamespace(n=2, repeats=repeats), cold=SimpleNamespace(new_items=new_items)
+        ),
     )
     found = _item_problems(work, spark.createDataFrame(lists, ROWS))  # type: ignore[arg-type]
     return {name for name, count in found.items() if count}

@@ -1,0 +1,17 @@
+"""The retrieval model's best new items, by exact top-k."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_spark.scoring.sources.found import Asked, Found
+
+USERS_AT_ONCE = 256  # fixed, so that the same shapes reach BLAS wherever a bucket is scored
+
+
+def find(asked: Asked, most: int) -> Found:
+    """Scores are those of the model."""
+    vectors = np.ascontiguousarray(asked.state.user_vectors[asked.block.users])
+    items, scores = asked.state.catalogue.top_k(vectors, most, forbidden=asked.new, block=USERS_AT_ONCE)
+    items[~asked.active] = -1
+    return Found.of_lists(items, scores)
