@@ -22,12 +22,12 @@ _GRID = 2.0**30  # sums of multiples of it are exact, in whatever order buckets 
 
 
 def source_figures(
-    lists: NDArray[np.int32], sources: NDArray[np.int32], truth: Rows, ks: tuple[int, ...]
+    lists: NDArray[np.int32], sources: NDArray[np.int32], names: tuple[str, ...], truth: Rows, ks: tuple[int, ...]
 ) -> list[Part]:
-    """Figures of the published list by where its rows are from, both int32 [U, K]."""
+    """Figures of the published list by where its rows are from, both int32 [U, K], for some of ``SOURCES``."""
     parts: list[Part] = []
-    for place, name in enumerate(SOURCES):
-        only = np.where(sources == place, lists, -1).astype(np.int32)
+    for name in names:
+        only = np.where(sources == SOURCES.index(name), lists, -1).astype(np.int32)
         parts += list_figures("ranker", f"{BY_SOURCE}{name}", only, truth, ks)
     return parts
 

@@ -30,7 +30,7 @@ from recsys_spark.evaluation.metrics import AucHistogram
 from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, list_figures, ranker_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import best, fill
+from recsys_spark.scoring.lists import PERSONAL, POPULAR, best, fill
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.sources.state import SOURCE_TABLES, load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
@@ -152,7 +152,8 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
             lists, sources = _best(*chosen, known, state, max(plan.ks), hidden, plan.how)
             parts += list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
             if plan.by_source and slice_name == own_slice:
-                parts += source_figures(lists, sources, truth[slice_name], plan.ks)
+                names = (PERSONAL, *plan.how.chain, POPULAR)
+                parts += source_figures(lists, sources, names, truth[slice_name], plan.ks)
         if plan.by_source:
             parts += candidate_figures(found, truth, plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):

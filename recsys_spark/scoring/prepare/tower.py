@@ -38,7 +38,7 @@ _BATCH = 1024
 _DECAY = 0.01  # decoupled weight decay of the network
 _SALT = 4  # which well-known items are held out
 _CHECKED_USERS = 2_000
-_LISTED = 20
+_LISTED = 20  # at most, and a quarter of the held-out items
 FloatArray = NDArray[np.float32]
 
 
@@ -147,12 +147,13 @@ def _choose(work: Work, known: Known, at: Cut, user_vectors: FloatArray) -> tupl
     network, passes, fit = fit_tower(known, well[~held_out], None, well[held_out])
     told = told_vectors(network, known)
     block = UserBlock.from_arrow(read_parquet(work.store.storage, work.inputs["histories"].folder)).before(at.time)
+    listed = max(1, min(_LISTED, int(held_out.sum()) // 4))
     recalls = {
-        name: held_out_recall(block, user_vectors, vectors, well[held_out])
+        name: held_out_recall(block, user_vectors, vectors, well[held_out], listed)
         for name, vectors in (("told", told), ("own", known.vectors), ("popular", _bias_alone(known.vectors)))
     }
     check = {"items": len(well), "held_out": int(held_out.sum()), "passes": passes, **fit}
-    check |= {f"recall{_LISTED}_{name}": round(value, 5) for name, value in recalls.items()}
+    check |= {"listed": listed, **{f"recall_{name}": round(value, 5) for name, value in recalls.items()}}
     figures = " · ".join(f"{name} {value:.4g}" for name, value in check.items())
     say(f"sources: vectors from attributes, at '{at.name}': {figures}")
     return passes, check
@@ -164,8 +165,10 @@ def _bias_alone(vectors: FloatArray) -> FloatArray:
     return alone
 
 
-def held_out_recall(block: UserBlock, user_vectors: FloatArray, vectors: FloatArray, items: NDArray[np.int64]) -> float:
-    """Mean share of the held-out items a user had that are among the best 20 held-out items by given vectors.
+def held_out_recall(
+    block: UserBlock, user_vectors: FloatArray, vectors: FloatArray, items: NDArray[np.int64], listed: int
+) -> float:
+    """Share of the held-out items users had that are among the best ``listed`` held-out items by given vectors.
 
     Parameters
     ----------
@@ -175,6 +178,7 @@ def held_out_recall(block: UserBlock, user_vectors: FloatArray, vectors: FloatAr
     vectors : float32 [M, D]
     items : int64 [H]
         The held-out items.
+    listed : int
     """
     hits = had = 0
     active = np.flatnonzero(np.diff(block.indptr) > 0)
@@ -184,8 +188,8 @@ def held_out_recall(block: UserBlock, user_vectors: FloatArray, vectors: FloatAr
         if not mine.any():
             continue
         scores = vectors[items] @ user_vectors[block.users[user]]
-        best = np.argsort(-scores, kind="stable")[:_LISTED]
-        hits, had = hits + int(mine[best].sum()), had + min(int(mine.sum()), _LISTED)
+        best = np.argsort(-scores, kind="stable")[:listed]
+        hits, had = hits + int(mine[best].sum()), had + min(int(mine.sum()), listed)
     return hits / max(had, 1)
 
 

@@ -137,7 +137,7 @@ def blend_columns(joined: Joined) -> DoubleArray:
     there = ~np.isnan(joined.ranks)
     ranks = (RANK_OFFSET + 1.0) / (RANK_OFFSET + np.nan_to_num(joined.ranks.astype(np.float64), nan=np.inf))
     columns = np.stack([there, ranks, np.nan_to_num(normalised(joined))], axis=2)
-    return columns.reshape(len(joined.rows), -1).astype(np.float64)
+    return columns.reshape(len(joined.rows), len(BLEND) * joined.ranks.shape[1]).astype(np.float64)
 
 
 def fit_blend(columns: DoubleArray, target: NDArray[np.bool_], ridge: float = 1.0, steps: int = 50) -> DoubleArray:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.top_k import first_k
 
 
 def user_item_matrix(items: Rows, count: int, *, logarithm: bool) -> csr_matrix:
@@ -82,7 +81,6 @@ def fit_item_knn(
     lengths.append(np.zeros(first, np.int64))
     for start in range(first, last, block):
         products = (by_item[start : min(start + block, last)] @ users).tocsr()
-        products.sort_indices()
         near = _nearest(products, start, norms, neighbours, shrink)
         lengths.append(np.bincount(near[0], minlength=products.shape[0]))
         columns.append(near[1])
@@ -100,7 +98,7 @@ def _nearest(
     Parameters
     ----------
     products : csr_matrix [b, M]
-        Dot products of the columns of items first … first + b - 1 with all columns, sorted by index.
+        Dot products of the columns of items first … first + b - 1 with all columns, in any order within a row.
     first, norms, neighbours, shrink
         First item of the block, norms of all columns [M], and as in :func:`fit_item_knn`.
     """
@@ -108,11 +106,14 @@ def _nearest(
     others = products.indices
     # Rounded to float32 first: cosines that are equal on paper differ in the last bits of float64.
     similarity = (products.data / (norms[rows + first] * norms[others] + shrink)).astype(np.float32)
-    real = np.flatnonzero((others != rows + first) & (similarity > 0))
-    bounds = np.searchsorted(rows[real], np.arange(products.shape[0] + 1))
-    kept = [np.empty(0, np.int64)]
-    for start, stop in pairwise(bounds):
-        part = real[start:stop]
-        kept.append(part if len(part) <= neighbours else np.sort(part[first_k(similarity[part], neighbours)]))
-    keep = np.concatenate(kept)
-    return rows[keep], others[keep].astype(np.int32), similarity[keep]
+    similarity[others == rows + first] = 0.0
+    reach = similarity > 0
+    for start, stop in pairwise(products.indptr.tolist()):
+        if stop - start > neighbours:  # those that reach the last neighbour; which of equal ones stay is settled below
+            mine = similarity[start:stop]
+            reach[start:stop] &= mine >= np.partition(mine, len(mine) - neighbours)[len(mine) - neighbours]
+    near = np.flatnonzero(reach)
+    near = near[np.lexsort((others[near], -similarity[near], rows[near]))]
+    near = near[np.arange(len(near)) - np.searchsorted(rows[near], rows[near]) < neighbours]
+    near = near[np.lexsort((others[near], rows[near]))]
+    return rows[near], others[near].astype(np.int32), similarity[near]

@@ -97,7 +97,7 @@ def write(root: str, data: Data) -> None:
     rows(
         "item_stats", iter([("part", {"cut": [FINAL] * len(items), "item_index": items, **dict.fromkeys(counts, one)})])
     )
-    for table in ("item_windows", "user_features", "item_features"):
+    for table in ("item_windows", "user_features", "item_features", "item_neighbours", "segment_items"):
         rows(table, iter([("part", {"index": items[:1]})]))
     for side, vectors in (("user", data.user), ("item", data.item)):
         save_array(store.storage, f"{store.folder('retrieval_model', stamp)}/{side}_vectors.{FINAL}.npy", vectors)
@@ -108,6 +108,8 @@ def write(root: str, data: Data) -> None:
         ("ranker", "spec.json", {"retrieval_version": model.content_hash}),
     ):
         store.storage.write_json(f"{store.folder(table, stamp)}/{file}", told)
+        store.point(store.seal(None, table, stamp))
+    for table in ("content_model", "fusion"):  # which no setting asks for
         store.point(store.seal(None, table, stamp))
     spark.stop()
 

@@ -208,6 +208,9 @@ def test_hostile_phase_names_are_text_in_the_plots() -> None:
         ("own:1200:9", "had it 1,200 times, last 9 days ago"),
         ("taste", "new, fits the taste"),
         ("taste:a:1", "new, goes with a:1"),
+        ("content", "new, is like what the user had"),
+        ("content:7", "new, is like 7"),
+        ("segment:age=25-34, country=DE", "popular with people like this: age 25-34, country DE"),
         ("popular:1", "popular: 1 event in the recent window"),
         ("own:x:1", "own:x:1"),
         ("own:1", "own:1"),
@@ -222,6 +225,8 @@ def test_the_item_that_a_reason_names_is_told_by_its_label() -> None:
     assert words.named_by("taste:a:1") == "a:1"
     assert words.named_by("own:1:2") == words.named_by("taste") == ""
     assert words.reason("taste:a:1", like="Tea") == "new, goes with Tea"
+    assert words.named_by("content:b:1") == "b:1"
+    assert words.reason("content:b:1", like="Tea") == "new, is like Tea"
 
 
 def test_shares_never_claim_all_or_nothing() -> None:
