@@ -141,29 +141,39 @@ def blend_columns(joined: Joined) -> DoubleArray:
 
 
 def fit_blend(columns: DoubleArray, target: NDArray[np.bool_], ridge: float = 1.0, steps: int = 50) -> DoubleArray:
-    """Logistic regression by Newton's method, the intercept first; ``ridge`` is half the weight of the squares.
+    """Logistic regression, the intercept first, by Newton's method with steps halved until the loss falls.
 
     Parameters
     ----------
     columns : float64 [C, K]
     target : bool [C]
+    ridge : float
+        Half the weight of the squares of all but the intercept, against the sum of the rows' losses.
+    steps : int
+        At most.
 
     Returns
     -------
     float64 [1 + K]
     """
-    inputs = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)
-    share = np.clip(target.mean() if len(target) else 0.5, 1e-6, 1 - 1e-6)
-    weights = np.zeros(inputs.shape[1])
-    weights[0] = np.log(share / (1 - share))
-    penalty = np.full(len(weights), ridge)
-    penalty[0] = 1e-9  # the intercept is free
+    inputs, wanted = np.concatenate([np.ones((len(columns), 1)), columns], axis=1), target.astype(np.float64)
+    share = np.clip(wanted.mean() if len(wanted) else 0.5, 1e-6, 1 - 1e-6)
+    weights, penalty = np.zeros(inputs.shape[1]), np.full(inputs.shape[1], ridge)
+    weights[0], penalty[0] = np.log(share / (1 - share)), 1e-6
+
+    def loss_of(these: DoubleArray) -> float:
+        logits = inputs @ these
+        return float((np.logaddexp(0.0, logits) - wanted * logits).sum() + 0.5 * (penalty * these**2).sum())
+
+    loss = loss_of(weights)
     for _ in range(steps):
-        chance = 1.0 / (1.0 + np.exp(-(inputs @ weights)))
-        slope = inputs.T @ (chance - target) + penalty * weights
+        chance = 1.0 / (1.0 + np.exp(-np.clip(inputs @ weights, -500, 500)))
+        slope = inputs.T @ (chance - wanted) + penalty * weights
         curve = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + np.diag(penalty)
-        step = np.linalg.solve(curve, slope)
-        weights -= step
-        if np.abs(step).max() < 1e-9:
+        step, size = np.linalg.solve(curve, slope), 1.0
+        while (found := loss_of(weights - size * step)) > loss and size > 1e-6:
+            size /= 2
+        if loss - found <= 1e-9 * abs(loss):
             break
+        weights, loss = weights - size * step, found
     return weights

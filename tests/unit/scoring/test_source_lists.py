@@ -189,6 +189,21 @@ def test_a_blend_finds_the_weights_that_labels_were_drawn_by() -> None:
     assert np.isfinite(fit_blend(columns[:50], np.ones(50, bool))).all()
 
 
+def test_a_blend_of_rare_labels_and_columns_that_add_up_is_found() -> None:
+    """Where whole steps of Newton's method would go astray."""
+    draw = np.random.default_rng(4)
+    there = draw.random((40_000, 3)) < [0.5, 0.4, 0.3]
+    there[:, 0] |= ~there.any(axis=1)  # each pair is from some source
+    columns = np.concatenate([there, there * draw.random((40_000, 3)) ** 4], axis=1).astype(float)
+    chance = 1 / (1 + np.exp(-(-7 + columns @ [0.5, 2.0, 0.0, 1.0, 6.0, 0.5])))
+    target = draw.random(len(columns)) < chance
+    weights = fit_blend(columns, target)
+    inputs = np.concatenate([np.ones((len(columns), 1)), columns], axis=1)
+    slope = inputs.T @ (1 / (1 + np.exp(-inputs @ weights)) - target) + np.r_[1e-6, np.ones(6)] * weights
+    assert np.abs(slope).max() < 0.05  # it is the minimum of the loss
+    assert weights[5] == pytest.approx(6.0, abs=1.0)
+
+
 def test_nothing_joined_is_nothing_fused() -> None:
     nothing = Found.of_lists(np.zeros((0, 3), np.int32), np.zeros((0, 3), np.float32))
     joined = join([nothing, nothing], ITEMS)
