@@ -223,7 +223,7 @@ def reasons_of(
         name(new, TASTE, _nearest(items, known, state.vectors[:, :-1]))
     by_content = there & (sources == SOURCES.index(CONTENT))
     if by_content.any() and more is not None and more.content is not None:
-        name(by_content, CONTENT, _nearest(items, known, more.content))
+        name(by_content, CONTENT, _nearest(items, known, more.content[:, :-1]))
     by_segment = there & (sources == SOURCES.index(SEGMENT))
     if by_segment.any() and more is not None and more.segments is not None:
         mine = more.segments.of_user[known.users[np.nonzero(by_segment)[0]]]

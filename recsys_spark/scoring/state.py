@@ -154,7 +154,7 @@ def load_state(ref: StateRef) -> ItemState:
     windows, last_time = _windows(storage, ref, size)
     allowed = events > 0
     if ref.described:
-        allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy").any(axis=1)
+        allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy")[:, :-1].any(axis=1)
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _BATCH = 1024
 _DECAY = 0.01  # decoupled weight decay of the network
 _SALT = 4  # which well-known items are held out
+_POPULAR = 0.1  # how much nearer an item is for being the most popular
 _CHECKED_USERS = 2_000
 _LISTED = 20  # at most, and a quarter of the held-out items
 FloatArray = NDArray[np.float32]
@@ -93,13 +94,34 @@ def write_content(work: Work) -> Manifest:
             passes, check = _choose(work, known, at, state.user_vectors)
         told = told_vectors(fit_tower(known, known.well, passes)[0], known)
         told[~described] = 0.0
-        directions = told[:, :-1] / np.maximum(np.linalg.norm(told[:, :-1], axis=1, keepdims=True), 1e-30)
-        save_array(store.storage, f"{folder}/content.{at.name}.npy", directions.astype(np.float32))
+        save_array(store.storage, f"{folder}/content.{at.name}.npy", content_vectors(told, state.recent_users))
         if settings.cold.items:
             save_array(store.storage, f"{folder}/item_vectors.{at.name}.npy", cold_vectors(known, told, described))
     store.storage.write_json(f"{folder}/check.json", check)
     extra = {"items": settings.cold.items, "new_items": settings.cold.new_items, "check": check}
     return store.seal(None, "content_model", work.stamp, extra=extra)
+
+
+def content_vectors(told: FloatArray, recent_users: NDArray[np.int64]) -> FloatArray:
+    """What the attributes of items say as directions of length 1, and a little of their popularity of late.
+
+    Many items may have the same attributes, so that nearness alone would leave their order to their indexes.
+
+    Parameters
+    ----------
+    told : float32 [M, D]
+        Vectors by attributes, the last place is the bias; zeros where attributes say nothing.
+    recent_users : int64 [M]
+
+    Returns
+    -------
+    float32 [M, D]
+        Directions; the last place is from 0 to ``_POPULAR``, in proportion to the logarithm of the users.
+    """
+    directions = told[:, :-1] / np.maximum(np.linalg.norm(told[:, :-1], axis=1, keepdims=True), 1e-30)
+    popular = np.log1p(recent_users)
+    share = _POPULAR * popular / max(float(popular.max(initial=0.0)), 1e-30)
+    return np.column_stack([directions, share * directions.any(axis=1)]).astype(np.float32)
 
 
 def cold_vectors(known: Known, told: FloatArray, described: NDArray[np.bool_]) -> FloatArray:

@@ -15,10 +15,15 @@ NEWEST = 50  # events of a user that say what he likes
 
 
 def find(asked: Asked, most: int) -> Found:
-    """Scores are mean cosines between the content vectors of the item and of the user's newest events' items."""
+    """Scores are mean cosines between the content vectors of the item and of the user's newest events' items.
+
+    To them is added what the item's popularity says: see ``SourceState``.
+    """
     likes = profiles(asked.block, asked.more)
+    some = likes[:, :-1].any(axis=1)
+    likes[:, -1] = 1.0
     items, scores = asked.more.catalogue.top_k(likes, most, forbidden=asked.new, block=USERS_AT_ONCE)
-    items[~(asked.active & likes.any(axis=1))] = -1
+    items[~(asked.active & some)] = -1
     return Found.of_lists(items, scores)
 
 

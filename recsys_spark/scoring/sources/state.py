@@ -79,7 +79,8 @@ class SourceState:
     similarity : csr_matrix, float32 [M, M]
         Row i: similarities of item i's neighbours.
     content : float32 [M, D]
-        What each item's attributes say of it, of length 1; zeros where they say nothing.
+        What each item's attributes say of it, of length 1; zeros where they say nothing. The last place, beside
+        that, is what its popularity adds to its nearness to anything.
     segments : Segments
     allowed : bool [M]
         As in ``ItemState``.
@@ -94,7 +95,7 @@ class SourceState:
     def described(self) -> NDArray[np.bool_]:
         """Items whose attributes say something, bool [M]."""
         content = self.content if self.content is not None else np.zeros((0, 1), np.float32)
-        told: NDArray[np.bool_] = np.asarray(content).any(axis=1)
+        told: NDArray[np.bool_] = np.asarray(content)[:, :-1].any(axis=1)
         return told
 
     @cached_property

@@ -9,7 +9,7 @@ import torch
 from recsys_spark.config import Cold
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.models.tower import ItemTower, blended
-from recsys_spark.scoring.prepare.tower import Known, cold_vectors, fit_tower, told_vectors
+from recsys_spark.scoring.prepare.tower import Known, cold_vectors, content_vectors, fit_tower, told_vectors
 
 ITEMS, DIM = 400, 5
 
@@ -81,3 +81,11 @@ def test_lists_are_pooled_by_their_weights_and_nothing_adds_nothing() -> None:
     before = told([1, 3], None)
     network.rescale(torch.tensor([2.0, 3.0]), torch.tensor([1.0, -1.0]))
     assert torch.allclose(told([1, 3], None), before * torch.tensor([2.0, 3.0]) + torch.tensor([1.0, -1.0]), atol=1e-6)
+
+
+def test_of_items_that_say_the_same_the_popular_one_is_nearer() -> None:
+    told = np.array([[3, 4, 9], [0, 0, 0], [3, 4, 9], [-1, 0, 2]], np.float32)
+    vectors = content_vectors(told, np.array([1, 5, 10, 0]))
+    assert vectors[:, :2].tolist() == pytest.approx(np.array([[0.6, 0.8], [0, 0], [0.6, 0.8], [-1, 0]]))
+    assert vectors[:, 2].tolist() == pytest.approx([0.1 * np.log(2) / np.log(11), 0.0, 0.1, 0.0])
+    assert content_vectors(told, np.zeros(4, np.int64))[:, 2].tolist() == [0.0] * 4

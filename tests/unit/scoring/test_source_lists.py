@@ -40,6 +40,7 @@ def _items_and_more(users: int, seed: int) -> tuple[ItemState, SourceState]:
     similarity = np.round(draw.random((ITEMS, ITEMS)), 1).astype(np.float32) * (draw.random((ITEMS, ITEMS)) < 0.5)
     content = draw.integers(-1, 2, (ITEMS, 3)).astype(np.float32)
     content /= np.maximum(np.linalg.norm(content, axis=1, keepdims=True), 1e-9)
+    content = np.column_stack([content, draw.integers(0, 3, ITEMS) / 20]).astype(np.float32)
     lists = [draw.permutation(np.arange(2, ITEMS))[: draw.integers(1, ITEMS - 2)] for _ in range(2)]
     counts = np.concatenate([np.sort(draw.integers(1, 4, len(each)))[::-1] for each in lists])
     of_user = draw.integers(-1, 2, users).astype(np.int32)
@@ -73,10 +74,11 @@ def _worth(name: str, mine: list[tuple[int, int]], user: int, state: ItemState, 
         return {i: value for i, value in sums.items() if value > 0}
     if name == "content":
         newest = had[-NEWEST:]
-        likes = np.mean([more.content[own] for own in newest], axis=0) if newest else np.zeros(3)
+        said, popular = more.content[:, :-1], more.content[:, -1]
+        likes = np.mean([said[own] for own in newest], axis=0) if newest else np.zeros(3)
         if not likes.any():
             return {}
-        return {i: float(likes @ more.content[i]) for i in range(ITEMS) if more.content[i].any()}
+        return {i: float(likes @ said[i] + popular[i]) for i in range(ITEMS) if said[i].any()}
     segment = int(more.segments.of_user[user])
     if segment < 0 or not mine:
         return {}
@@ -301,7 +303,7 @@ def test_lists_are_filled_by_the_chain_and_then_by_what_is_popular(
 def test_rows_of_the_chain_say_why() -> None:
     known = _block([[(300, 3), (310, 4)], []])
     state = _state(2)
-    content = np.eye(3, dtype=np.float32)[np.arange(ITEMS) % 3]
+    content = np.eye(3, 4, dtype=np.float32)[np.arange(ITEMS) % 3]
     segments = Segments(["age=25-34, country=DE"], Rows.from_lists([[7, 8]]), np.array([5, 4]), np.zeros(2, np.int32))
     more = SourceState(None, content, segments, state.allowed)
     items, sources = np.array([[6, 10], [7, 9]], np.int32), np.array([[2, 2], [3, 1]], np.int32)
