@@ -229,16 +229,17 @@ def test_neighbours_are_those_of_the_events_before_each_cut(night: Planted) -> N
             assert row["similarities"].tolist() == pytest.approx(wanted.data[part].tolist())
 
 
-def test_segments_have_the_most_popular_items_of_late(night: Planted) -> None:
-    end = pd.Timestamp(night.work.dt, tz="UTC") + pd.Timedelta(days=1)
-    recent = night.log[night.log["at"] >= end - pd.Timedelta(days=night.work.settings.features.recent_days)]
+@pytest.mark.parametrize("name", [TEST, FINAL])
+def test_segments_have_the_most_popular_items_before_each_cut(night: Planted, name: str) -> None:
+    time = pd.Timestamp(cut(night.work.dt, night.work.settings.split, name).time, unit="s", tz="UTC")
+    days = pd.Timedelta(days=night.work.settings.features.recent_days)
+    recent = night.log[(night.log["at"] >= time - days) & (night.log["at"] < time)]
     index = night.indexes("item")
     table = night.rows("segment_items")
-    last = table[table["cut"] == FINAL]
-    assert set(last["segment"]) == {f"segment=s{n}" for n in range(SEGMENTS)}
-    for name, mine in last.groupby("segment"):
-        segment = int(str(name)[-1])
-        theirs = recent[recent["user"].str[1:].astype(int) % SEGMENTS == segment]
+    table = table[table["cut"] == name]
+    assert set(table["segment"]) == {f"segment=s{n}" for n in range(SEGMENTS)}
+    for segment, mine in table.groupby("segment"):
+        theirs = recent[recent["user"].str[1:].astype(int) % SEGMENTS == int(str(segment)[-1])]
         counts = theirs["item"].map(index).value_counts()
         wanted = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:40]
         mine = mine.sort_values("rank")
@@ -265,8 +266,7 @@ def test_what_the_sources_read_is_the_same_when_it_is_made_again(night: Planted,
 
 # ---------------------------------------------------------------- what comes of them
 def test_ranks_and_scores_of_further_sources_are_pair_features(night: Planted) -> None:
-    names = night.work.inputs["ranker_examples"].extra["numbers"] if "ranker_examples" in night.work.inputs else None
-    names = names or night.work.store.need("ranker_examples", night.work.dt).extra["numbers"]
+    names = night.work.store.need("ranker_examples", night.work.dt).extra["numbers"]
     further = ["item_knn", "content", "segment"]
     assert names == feature_names(night.work.settings.features, further)
     examples = night.rows("ranker_examples")
