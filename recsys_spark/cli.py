@@ -55,6 +55,7 @@ _ABOUT = {
     "candidates": "Candidates and pair features of the label windows: what the ranker learns from.",
     "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
     "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",
+    "rules": "Which items may be shown, by the settings and the shop's own lists; boosts, caps and pinned items.",
     "score": "Lists for every user: exact top-k and own items, re-ranked; popular items where there is no history.",
     "publish": "Check the whole table of lists, then move the pointer that readers follow.",
     "report": "One HTML page of the night: ledger, curves, metrics, timings, example lists.",

@@ -40,6 +40,13 @@ WEIGHTS = "weights"
 VECTOR = "vector"
 BIAS = "bias"
 
+# item_rules
+ALLOWED = "allowed"
+BOOST = "boost"
+PINNED = "pinned"
+NEW = "new"
+CAPS = "caps"
+
 # top_n
 RANK = "rank"
 SCORE = "score"

@@ -23,6 +23,7 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "candidates": "recsys_spark.scoring.examples:STAGE",
     "train-ranker": "recsys_spark.training.stages:RANKER_STAGE",
     "evaluate": "recsys_spark.evaluation.evaluate:STAGE",
+    "rules": "recsys_spark.cleaning.item_rules:STAGE",
     "score": "recsys_spark.scoring.score:STAGE",
     "publish": "recsys_spark.scoring.publish:STAGE",
     "report": "recsys_spark.reporting.report:STAGE",

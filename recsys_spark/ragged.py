@@ -103,6 +103,19 @@ class Rows:
             low, high = self.indices.min(), self.indices.max()
             raise ValueError(f"{name} must lie in [0, {count}), found {low} … {high}")
 
+    def holds(self, rows: NDArray[np.integer], values: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Tell which pairs of a row and a value are there; rows and values have one shape, which the answer has too."""
+        if not len(self.indices):
+            return np.zeros(rows.shape, np.bool_)
+        span = 1 + int(max(self.indices.max(), values.max(initial=0)))
+        held = self.owners * span + self.indices
+        if not (held[1:] > held[:-1]).all():
+            held = np.unique(held)
+        wanted = rows.astype(np.int64) * span + values
+        place = np.searchsorted(held, wanted).clip(max=len(held) - 1)
+        found: NDArray[np.bool_] = (held[place] == wanted) & (values >= 0)
+        return found
+
     def part(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` (exclusive); the indices are a view."""
         bounds = self.indptr[start : stop + 1]

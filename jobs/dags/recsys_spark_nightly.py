@@ -55,6 +55,7 @@ STAGES = {
     "candidates": 120,
     "train_ranker": 360,
     "evaluate": 120,
+    "rules": 30,
     "score": 120,
     "publish": 30,
     "report": 30,

@@ -88,14 +88,16 @@ def judge_entities(
         text = ", ".join(f"{each} string" for each in (identity, c.LABEL_TEXT, _NAME, c.RULE, c.RAW))
         return Entities(name, small_frame(spark, [], f"{text}, {FILE} int, {DELETED} boolean"), Ledger(name, []))
     wanted = sorted({feature.source for feature in getattr(settings.features, name[:-1])})
+    ruled = sorted(set(settings.rules.columns) - set(wanted)) if name == "items" else []
     label = re.findall(r"\{([^{}]+)\}", source.label or "")
     files = [mark_broken(each, broken) for each in probe(list_files(spark, source, f"input.{name}"), source)]
     Ledger(name, files).check_shares(settings)
-    groups = open_groups(spark, source, files, [source.id, *wanted, *label])
+    groups = open_groups(spark, source, files, [source.id, *wanted, *ruled, *label])
     named = {f"label ({each})": each for each in label} | {f"features ({each})": each for each in wanted}
+    named |= {f"rules.columns ({each})": each for each in ruled}
     require(groups, {"id": source.id, **named}, f"input.{name}", source.path)
     secret = key if name == "users" else None
-    rows = union([_typed(group, source, identity, wanted, secret) for group in groups])
+    rows = union([_typed(group, source, identity, [*wanted, *ruled], secret) for group in groups])
     judged = _judge(spark, settings, rows, identity, files, gone if name == "users" else None, secret).persist()
     return Entities(name, judged, _count(settings, name, files, groups, judged))
 

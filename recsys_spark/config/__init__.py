@@ -18,31 +18,40 @@ from recsys_spark.config.models import (
     Score,
     Training,
 )
+from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, Pin, PinTable, Rules
 from recsys_spark.config.settings import Settings
 from recsys_spark.config.sources import Candidates, Cold, Segment, Source
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
+    "Boost",
     "Candidates",
+    "Cap",
     "Clean",
     "Cold",
     "DeletedUsersInput",
+    "Diversity",
     "EntitiesInput",
     "Evaluate",
+    "Explore",
     "Feature",
     "Features",
+    "IdTable",
     "Input",
     "InteractionsInput",
     "Labels",
     "Launch",
     "Parameter",
+    "Pin",
+    "PinTable",
     "Privacy",
     "Publish",
     "Ranker",
     "Reader",
     "Report",
     "Retrieval",
+    "Rules",
     "Score",
     "Segment",
     "Settings",

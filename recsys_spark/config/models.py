@@ -199,11 +199,17 @@ class Score(Section):
     by: Literal["ranker", "retrieval"] = Field(
         "ranker", description="Whose order is published: DeepFM's over the candidates, or the retrieval model's alone"
     )
-    repeats: bool = Field(False, description="May a list hold items that the user already has?")
     explain: bool = Field(
         True,
         description="Name, in the reason of a new item, the user's own item whose vector is nearest",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _repeats_is_a_rule(cls, tree: object) -> object:
+        if isinstance(tree, dict) and "repeats" in tree:
+            raise ValueError("repeats is rules.hide_seen now: 'none' for repeats true, 'all' (the default) for false")
+        return tree
 
 
 class Publish(Section):

@@ -15,6 +15,7 @@ from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.input import Input
 from recsys_spark.config.models import Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.rules import Diversity, Rules
 from recsys_spark.config.sources import Candidates, Cold
 from recsys_spark.config.where import Launch, Spark, Tracking
 
@@ -37,6 +38,8 @@ class Settings(Section):
     labels: Labels = Labels()
     ranker: Ranker = Ranker()
     evaluate: Evaluate = Evaluate()
+    rules: Rules = Rules()
+    diversity: Diversity = Diversity()
     score: Score = Score()
     publish: Publish = Publish()
     report: Report = Report()
@@ -137,6 +140,27 @@ class Settings(Section):
         if self.labels.kind == "given" and self.ranker.hard_negatives:
             raise ValueError("ranker.hard_negatives needs labels.kind candidates: labels that are given are all kept")
         return self
+
+    @model_validator(mode="after")
+    def _rules_fit_into_a_list(self) -> Settings:
+        n, rules = self.score.n, self.rules
+        deep = [each.item_id for each in rules.pins if each.rank > n]
+        if deep:
+            raise ValueError(f"rules.pins: '{deep[0]}' has a rank beyond the list's {n} places (score.n)")
+        if len(rules.pins) + rules.explore.places > n:
+            raise ValueError(f"rules: {len(rules.pins)} pins and {rules.explore.places} explore.places, score.n is {n}")
+        if rules.hide_seen == "window" and self.split.kind != "time":
+            raise ValueError(f"rules.hide_seen 'window' needs split.kind time: of kind {self.split.kind}, days move")
+        if self.diversity.method != "none" and self.diversity.pool < n:
+            raise ValueError(f"diversity.pool is {self.diversity.pool}, but a list has {n} places (score.n)")
+        return self
+
+    @property
+    def in_order_of_score(self) -> bool:
+        """Whether the published scores fall along a list: nothing but the models' order decides on its places."""
+        rules = self.rules
+        pinned = bool(rules.pins) or rules.pin_table is not None
+        return not (rules.boosts or pinned or rules.explore.places or self.diversity.on)
 
     def section_hash(self, *sections: str) -> str:
         """Hash of sections, or keys (``ranker.seed``): it tells whether a finished stage still matches the settings."""

@@ -44,7 +44,7 @@ class Candidates(Section):
     """What the ranker is shown for a user."""
 
     retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
-    own: int = Field(400, ge=0, description="The user's own earlier items at most, where repeats are kept")
+    own: int = Field(400, ge=0, description="The user's own earlier items at most, where rules.hide_seen is not all")
     sources: list[Source] = Field(
         [],
         description="Sources, of which retrieval must be one; their ranks and scores become pair features. Empty: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_spark.evaluation.parts import ALL, NEW, Part, list_figures
+from recsys_spark.evaluation.parts import ALL, NEW, Part, ranking_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates
 from recsys_spark.scoring.lists import SOURCES
@@ -28,7 +28,7 @@ def source_figures(
     parts: list[Part] = []
     for name in names:
         only = np.where(sources == SOURCES.index(name), lists, -1).astype(np.int32)
-        parts += list_figures("ranker", f"{BY_SOURCE}{name}", only, truth, ks)
+        parts += ranking_figures("ranker", f"{BY_SOURCE}{name}", only, truth, ks)
     return parts
 
 
@@ -40,7 +40,7 @@ def candidate_figures(found: Candidates, truth: dict[str, Rows], ks: tuple[int, 
         for name, each in found.found.items():
             if name == "repeat" and slice_name == NEW:
                 continue
-            parts += list_figures(f"{BY_SOURCE}{name}", slice_name, each.lists(users, max(ks)), rows, ks)
+            parts += ranking_figures(f"{BY_SOURCE}{name}", slice_name, each.lists(users, max(ks)), rows, ks)
         use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
         parts += _recall(found.rows[use], found.items[use], slice_name, rows)
     return parts

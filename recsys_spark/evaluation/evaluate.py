@@ -5,6 +5,10 @@ The ranker's log loss and AUC are over the candidates, or over the test part's l
 Two slices of the lists. ``all``: every item may be recommended and every item of the window counts. ``new``: items that
 the user had before the cut are taken out of the lists and of the truth. The published ranker has one list; ``new`` is
 that list without the user's own items.
+
+Diversity, long tail and the least score are judged as published; what ``item_rules`` says is of one day, and no part of
+it. Where diversity or long tail is on, ``ranker_plain`` is the ranker's order without: what they cost, and what they do
+to coverage, to the distance within lists and to the Gini index of how often items are shown.
 """
 
 from __future__ import annotations
@@ -26,13 +30,15 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.by_source import candidate_figures, source_figures
 from recsys_spark.evaluation.labelled import labelled_parts
-from recsys_spark.evaluation.metrics import AucHistogram
-from recsys_spark.evaluation.parts import ALL, NEW, PARTS, Part, as_batch, list_figures, ranker_figures
+from recsys_spark.evaluation.metrics import AucHistogram, exposure, gini, intra_list_distance_sums
+from recsys_spark.evaluation.parts import ALL, EXPOSURE, NEW, PARTS, Part, as_batch, ranker_figures, ranking_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import PERSONAL, POPULAR, best, fill
+from recsys_spark.scoring.lists import PERSONAL, POPULAR
+from recsys_spark.scoring.places import listed
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
-from recsys_spark.scoring.sources.state import SOURCE_TABLES, load_sources
+from recsys_spark.scoring.select import Selection, may_have
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
@@ -57,6 +63,8 @@ class Plan:
     ----------
     how : Recipe
         The ranker, at the test cut.
+    rankers : dict of str to Selection
+        How the ranker's lists are chosen, for each of its rows.
     item_knn : str
         Similarity file (.npz), relative to the root.
     ks : tuple of int
@@ -71,6 +79,7 @@ class Plan:
     """
 
     how: Recipe
+    rankers: dict[str, Selection]
     item_knn: str
     ks: tuple[int, ...]
     half_life_days: float
@@ -94,8 +103,11 @@ def evaluate(work: Work) -> list[Manifest]:
     store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
     ks = tuple(sorted(settings.evaluate.ks))
     labelled = work.inputs["ranker_examples"].extra.get("labels") == c.GIVEN
+    how = recipe(work, at)
     by_source = bool(settings.candidates.sources or settings.cold.chain or settings.cold.items)
-    plan = Plan(recipe(work, at), item_knn, ks, settings.evaluate.half_life_days, share, labelled, by_source)
+    plan = Plan(
+        how, _rankers(how.selection), item_knn, ks, settings.evaluate.half_life_days, share, labelled, by_source
+    )
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     parts = histories.mapInArrow(partial(_parts, plan=plan), PARTS)
     if labelled and work.inputs["ranker_examples"].extra["rows_of_split"][TEST]:
@@ -106,6 +118,14 @@ def evaluate(work: Work) -> list[Manifest]:
         raise RecsysError("no user has an event in the test window", "settings 'split'", "Widen split.test_days.")
     table = small_frame(work.spark, rows, TABLES["metrics"].schema).coalesce(1)
     return [store.write(table, "metrics", work.stamp, len(rows))]
+
+
+def _rankers(selection: Selection) -> dict[str, Selection]:
+    """The ranker as published, but for the rules of the day; and by score alone, where that is another order."""
+    published = selection.of_models
+    if published.in_model_order == published:
+        return {"ranker": published}
+    return {"ranker": published, "ranker_plain": published.in_model_order}
 
 
 def _fit_item_knn(work: Work, at: Cut, share: float) -> bytes:
@@ -144,16 +164,17 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
         if not plan.labelled:
             parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
-        own_slice = ALL if plan.how.repeats else NEW
+        own_slice, filling = NEW if plan.how.hide_seen == "all" else ALL, plan.how.filling()
         for slice_name in (ALL, NEW):
-            use = np.ones(len(found.rows), bool) if slice_name == ALL else ~found.own
-            hidden = Rows.empty(len(known)) if slice_name == ALL and plan.how.repeats else known.distinct_items()
+            hidden = plan.how.hidden(known) if slice_name == ALL else known.distinct_items()
+            use = may_have(found.rows, found.items, logits, plan.how.selection, state, hidden)
             chosen = found.rows[use], found.items[use], logits[use]
-            lists, sources = _best(*chosen, known, state, max(plan.ks), hidden, plan.how)
-            parts += list_figures("ranker", slice_name, lists, truth[slice_name], plan.ks)
-            if plan.by_source and slice_name == own_slice:
-                names = (PERSONAL, *plan.how.chain, POPULAR)
-                parts += source_figures(lists, sources, names, truth[slice_name], plan.ks)
+            for model, selection in plan.rankers.items():
+                lists, sources = listed(*chosen, known, state, max(plan.ks), hidden, selection, filling)
+                parts += _list_figures(model, slice_name, lists, truth[slice_name], plan.ks, state)
+                if plan.by_source and model == "ranker" and slice_name == own_slice:
+                    names = (PERSONAL, *plan.how.chain, POPULAR)
+                    parts += source_figures(lists, sources, names, truth[slice_name], plan.ks)
         if plan.by_source:
             parts += candidate_figures(found, truth, plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):
@@ -183,11 +204,11 @@ def _baseline_figures(
         rows = make()
         for slice_name, seen in forbidden.items():
             lists, _ = top_k_of_scores(rows, k, seen, state.allowed)
-            parts += list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+            parts += _list_figures(name, slice_name, lists, truth[slice_name].part(start, stop), plan.ks, state)
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
     for slice_name, seen in forbidden.items():
         lists, _ = state.catalogue.top_k(vectors, k, forbidden=seen)
-        parts += list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks)
+        parts += _list_figures("retrieval", slice_name, lists, truth[slice_name].part(start, stop), plan.ks, state)
     return parts
 
 
@@ -196,20 +217,18 @@ def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
     return sparse.load_npz(BytesIO(Storage(ref.root).read_bytes(path)))
 
 
-def _best(
-    rows: NDArray[np.int64],
-    items: NDArray[np.int64],
-    logits: NDArray[np.float32],
-    known: UserBlock,
-    state: ItemState,
-    k: int,
-    hidden: Rows,
-    how: Recipe,
-) -> tuple[IntArray, IntArray]:
-    """The ranker's lists [U, k], filled up as the published ones are, and where each item is from [U, k]."""
-    chosen = best(rows, items, logits, len(known), k)
-    lists = np.where(chosen >= 0, items[chosen] if len(items) else -1, -1).astype(np.int32)
-    return lists, fill(lists, known, state, hidden, load_sources(how.plan.more), how.chain)
+def _list_figures(
+    model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...], state: ItemState
+) -> list[Part]:
+    parts = ranking_figures(model, slice_name, lists, truth, ks)
+    some = lists[np.diff(truth.indptr) > 0]
+    for k, (total, users) in intra_list_distance_sums(some, state.vectors[:, :-1], ks).items():
+        parts.append((model, slice_name, "intra_list_distance", k, 0, total, users))
+    for k in ks:
+        items, counts = exposure(some, k)
+        shown = zip(items.tolist(), counts.tolist(), strict=True)
+        parts += [(model, slice_name, EXPOSURE, k, item, float(count), 0) for item, count in shown]
+    return parts
 
 
 def _without(rows: Rows, other: Rows) -> Rows:
@@ -231,16 +250,21 @@ def _metrics(parts: DataFrame, plan: Plan, at: Cut) -> list[tuple[str, str, str,
 
     parts = parts.persist()
     counted = ("positives", "negatives")
-    plain = parts.where(~F.col("metric").isin("coverage", *counted)).groupBy("model", "slice", "metric", "k")
+    plain = parts.where(~F.col("metric").isin(EXPOSURE, *counted)).groupBy("model", "slice", "metric", "k")
     rows = []
     for r in plain.agg(F.sum("value").alias("value"), F.sum("users").alias("users")).collect():
         if r["users"]:
             rows.append((r["model"], at.name, r["slice"], r["metric"], r["k"], r["value"] / r["users"], r["users"]))
     catalogue = int(load_state(plan.how.ref).allowed.sum())
-    covered = parts.where(F.col("metric") == "coverage").groupBy("model", "slice", "k")
-    for r in covered.agg(F.countDistinct("key").alias("items")).collect():
-        share = r["items"] / max(catalogue, 1)
-        rows.append((r["model"], at.name, r["slice"], "coverage", r["k"], share, catalogue))
+    shown = (
+        parts.where(F.col("metric") == EXPOSURE).groupBy("model", "slice", "k", "key").agg(F.sum("value").alias("n"))
+    )
+    alike = shown.groupBy("model", "slice", "k", "n").count().collect()  # items that are in as many lists as each other
+    for key in sorted({(r["model"], r["slice"], r["k"]) for r in alike}):
+        mine = [r for r in alike if (r["model"], r["slice"], r["k"]) == key]
+        lists, items = ([int(r[name]) for r in mine] for name in ("n", "count"))
+        of_key = {"coverage": sum(items) / max(catalogue, 1), "gini": gini(lists, items, catalogue)}
+        rows += [(key[0], at.name, key[1], name, key[2], value, catalogue) for name, value in of_key.items()]
     bins = parts.where(F.col("metric").isin(*counted)).groupBy("metric", "key").agg(F.sum("value").alias("n")).collect()
     histogram = AucHistogram.of()
     for r in bins:
@@ -256,7 +280,18 @@ STAGE = Stage(
     name="evaluate",
     does="every model's full ranking against the test window",
     run=evaluate,
-    sections=("split", "features", "candidates", "cold", "score", "evaluate"),
+    sections=(
+        "split",
+        "features",
+        "candidates",
+        "cold",
+        "rules.hide_seen",
+        "rules.hide_days",
+        "rules.min_score",
+        "diversity",
+        "score",
+        "evaluate",
+    ),
     inputs=(
         "histories",
         "item_stats",

@@ -29,7 +29,15 @@ from numpy.typing import ArrayLike, NDArray
 from recsys_spark.auc import AucHistogram, checked
 from recsys_spark.ragged import Rows
 
-__all__ = ["RANKING", "AucHistogram", "coverage", "logloss_sums", "ranking_sums"]
+__all__ = [
+    "RANKING",
+    "AucHistogram",
+    "exposure",
+    "gini",
+    "intra_list_distance_sums",
+    "logloss_sums",
+    "ranking_sums",
+]
 
 RANKING = ("hit_rate", "precision", "recall", "mrr", "map", "ndcg")
 
@@ -74,8 +82,8 @@ def ranking_sums(lists: NDArray[np.int32], truth: Rows, ks: Sequence[int]) -> di
     return sums
 
 
-def coverage(lists: NDArray[np.int32], k: int) -> NDArray[np.int32]:
-    """Distinct items of the lists' first k places, rising; the union over shards is the whole.
+def exposure(lists: NDArray[np.int32], k: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Distinct items of the lists' first k places, rising, and in how many lists each is; shards add up.
 
     Parameters
     ----------
@@ -85,10 +93,75 @@ def coverage(lists: NDArray[np.int32], k: int) -> NDArray[np.int32]:
 
     Returns
     -------
-    int32 [items]
+    items : int32 [items]
+    lists : int64 [items]
     """
-    items = np.unique(lists[:, :k])
-    return items[items >= 0]
+    items, counts = np.unique(lists[:, :k], return_counts=True)
+    return items[items >= 0], counts[items >= 0]
+
+
+def gini(lists: Sequence[int], items: Sequence[int], catalogue: int) -> float:
+    """Gini index of how often items are shown: 0 where all are shown alike, near 1 where few are shown at all.
+
+    Of the numbers of lists x(1) <= … <= x(M) that the items of the catalogue are in, 0 for those that are never shown:
+    sum over i of (2i - M - 1) x(i), over M times their sum; whole numbers up to the last division.
+
+    Parameters
+    ----------
+    lists, items : sequence of int
+        So many items are in so many lists each; in any order.
+    catalogue : int
+        M.
+
+    Raises
+    ------
+    ValueError
+        More items are shown than there are.
+    """
+    place = catalogue - sum(items)  # items that are never shown come first and add nothing
+    if place < 0:
+        raise ValueError(f"{sum(items)} items are shown, the catalogue has {catalogue}")
+    weighted = total = 0
+    for shown, count in sorted(zip(lists, items, strict=True)):
+        weighted += shown * count * (2 * place + count - catalogue)  # sum of 2i - M - 1 over its places
+        place, total = place + count, total + shown * count
+    return weighted / (catalogue * total) if total else 0.0
+
+
+def intra_list_distance_sums(
+    lists: NDArray[np.int32], vectors: NDArray[np.float32], ks: Sequence[int]
+) -> dict[int, tuple[float, int]]:
+    """Sum over users of the mean of 1 - cosine over the pairs of their lists' first k items, and number of users.
+
+    Users with fewer than two items there are left out. The cosine with an item without a direction (a vector of zeros)
+    is 0. The mean over pairs follows from the length of the sum of the vectors of length 1, without any pairs.
+
+    Parameters
+    ----------
+    lists : int32 [U, K]
+        Items, -1 where there is none.
+    vectors : float32 [M, D]
+    ks : sequence of int
+
+    Returns
+    -------
+    dict
+        k → (sum, users).
+    """
+    there = lists >= 0
+    units = vectors[np.maximum(lists, 0)].astype(np.float64)
+    squares = np.einsum("ukd,ukd->uk", units, units)
+    units *= (there / np.sqrt(np.where(squares > 0, squares, 1.0)))[:, :, None]
+    lengths = (there & (squares > 0)).cumsum(axis=1)
+    items, sums = there.cumsum(axis=1), units.cumsum(axis=1)
+    found: dict[int, tuple[float, int]] = {}
+    for k in ks:
+        last = min(k, lists.shape[1]) - 1
+        some = items[:, last] > 1
+        pairs = items[some, last] * (items[some, last] - 1.0)
+        alike = (sums[some, last] ** 2).sum(axis=1) - lengths[some, last]
+        found[k] = (float(np.rint((1.0 - alike / pairs) * _GRID).sum() / _GRID), int(some.sum()))
+    return found
 
 
 def logloss_sums(logits: ArrayLike, target: ArrayLike) -> tuple[float, int]:

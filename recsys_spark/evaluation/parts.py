@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.evaluation.metrics import AucHistogram, coverage, logloss_sums, ranking_sums
+from recsys_spark.evaluation.metrics import AucHistogram, logloss_sums, ranking_sums
 from recsys_spark.ragged import Rows
 
 ALL, NEW = "all", "new"
+EXPOSURE = "exposure"  # lists that an item (the key) is in: coverage and Gini are made of it
 PARTS = "model string, slice string, metric string, k int, key int, value double, users bigint"
 Part = tuple[str, str, str, int, int, float, int]
 _LOSS_STEPS = 2**20  # sums of whole steps are exact, in whatever order buckets are added
@@ -39,11 +40,9 @@ def ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> li
     return parts
 
 
-def list_figures(model: str, slice_name: str, lists: NDArray[np.int32], truth: Rows, ks: tuple[int, ...]) -> list[Part]:
-    """Ranking figures and distinct items of the lists [U, K] of users, at each k."""
+def ranking_figures(
+    model: str, slice_name: str, lists: NDArray[np.int32], truth: Rows, ks: tuple[int, ...]
+) -> list[Part]:
+    """Ranking figures of the lists [U, K] of users, at each k."""
     sums = ranking_sums(lists, truth, ks)
-    parts: list[Part] = [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]
-    some = np.diff(truth.indptr) > 0
-    for k in ks:
-        parts += [(model, slice_name, "coverage", k, int(item), 0.0, 0) for item in coverage(lists[some], k)]
-    return parts
+    return [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]

@@ -12,6 +12,7 @@ PUBLISHED = "ranker"  # by default
 BASELINES = ("popularity", "recent_popularity", "repeat", "repeat_decayed", "item_knn")
 FIRST_K = 10
 FIRST_METRIC = "ndcg"
+DESCRIBES = ("coverage", "intra_list_distance", "gini")  # what lists are like: more is not better by itself
 
 Key = tuple[str, str, str, int]  # model, slice, metric, k
 
@@ -137,7 +138,7 @@ def _block(
     models = [name for name in names if name in found] + sorted(found - set(names))
     grids = [_grid(here, part, k, models, names, published) for k in ks]
     name, does = SLICES.get(part, (part, ""))
-    counted = sorted({users for key, (_, users) in here.items() if key[2] != "coverage"})
+    counted = sorted({users for key, (_, users) in here.items() if key[2] not in DESCRIBES})
     users = f"{counted[-1]:,}" if counted else "0"
     if len(counted) > 1:
         users = f"{counted[0]:,} to {users}"
@@ -159,7 +160,7 @@ def _grid(
     best = {
         metric: max((v for (_, m), v in at_k.items() if m == metric and math.isfinite(v)), default=math.nan)
         for metric in metrics
-        if metric != "coverage"  # more of the catalogue is not better by itself
+        if metric not in DESCRIBES
     }
     lines = [
         Line(

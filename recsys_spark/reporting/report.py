@@ -44,7 +44,9 @@ def context(work: Work) -> dict[str, Any]:
     settings = work.settings
     sources, worst = ledger(work)
     stages, memory, seconds = steps(work)
-    names = words.models(settings.features.recent_days, settings.evaluate.half_life_days, settings.score.repeats)
+    names = words.models(
+        settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all"
+    )
     names |= words.SOURCES
     window = cut(work.dt, settings.split, TEST)
     phases = [*[each.name for each in cuts(work.dt, settings.split)], "train", "train + valid"]
@@ -57,10 +59,7 @@ def context(work: Work) -> dict[str, Any]:
         "worst": worst,
         "events": kept_events(sources),
         "figures": figures(
-            metric_rows(work),
-            names | words.SOURCES,
-            "all" if work.settings.score.repeats else "new",
-            work.settings.score.by,
+            metric_rows(work), names, "new" if settings.rules.hide_seen == "all" else "all", settings.score.by
         ),
         "test_from": words.day(window.time),
         "test_to": words.day(window.until - 1),

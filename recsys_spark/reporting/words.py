@@ -13,6 +13,7 @@ STAGES = (
     "candidates",
     "train-ranker",
     "evaluate",
+    "rules",
     "score",
     "publish",
     "report",
@@ -101,6 +102,8 @@ def reason(code: str, done: str | None = None, recent_days: int | None = None, l
         return often(numbers[0], done) + last
     if kind in _NEW and not numbers:
         return _NEW[kind]
+    if kind in ("pinned", "explore") and not numbers:
+        return KINDS[kind]
     if kind == "popular" and len(numbers) == 1:
         window = f"the last {recent_days} days" if recent_days else "the recent window"
         return f"popular: {numbers[0]:,} event{'' if numbers[0] == 1 else 's'} in {window}"
@@ -119,6 +122,8 @@ KINDS = {
     "content": "new to the user, like what they had",
     "segment": "popular with people like them",
     "popular": "popular with everybody",
+    "pinned": "pinned by the shop",
+    "explore": "new in the shop, to be tried",
     "other": "other",
 }
 
@@ -130,6 +135,8 @@ METRICS = {
     "map": "MAP",
     "mrr": "MRR",
     "coverage": "Coverage",
+    "intra_list_distance": "Distance within lists",
+    "gini": "Gini",
 }
 
 
@@ -150,6 +157,7 @@ def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, 
         "item_knn": ("ItemKNN", "items that go together with those the user had"),
         "retrieval": ("Matrix factorization", "the retrieval model alone, over the whole catalogue"),
         "ranker": ("DeepFM", f"{candidates}, put in order by the ranker"),
+        "ranker_plain": ("DeepFM, by score alone", "the same without diversity and long tail"),
     }
 
 

@@ -80,8 +80,9 @@ def candidate_plan(
     if kind == "learned":
         told = store.storage.read_json(f"{inputs['fusion'].folder}/blend.json")
         blend = tuple(told["weights"])
+    sources = asked.resolved(settings.rules.hide_seen != "all")
     return Plan(
-        parts=tuple(Part(s.name, s.most or 0, s.weight, s.quota) for s in asked.resolved(settings.score.repeats)),
+        parts=tuple(Part(each.name, each.most or 0, each.weight, each.quota) for each in sources),
         recent_days=settings.features.recent_days,
         fusion=kind,
         most=asked.most,

@@ -152,7 +152,7 @@ STAGE = Stage(
         "labels",
         "candidates",
         "cold",
-        "score",
+        "rules.hide_seen",
         "ranker.negative_share",
         "ranker.hard_negatives",
     ),

@@ -6,8 +6,8 @@ Shape legend: U users, N places of a list, C candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -23,10 +23,12 @@ from recsys_spark.scoring.sources.state import SourceState
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
-PERSONAL, POPULAR, CONTENT, SEGMENT = SOURCES = ("personal", "popular", "content", "segment")
+PERSONAL, POPULAR, PINNED, EXPLORE = "personal", "popular", "pinned", "explore"
+CONTENT, SEGMENT = "content", "segment"
+SOURCES = (PERSONAL, POPULAR, PINNED, EXPLORE, CONTENT, SEGMENT)
 TASTE = "taste"
 NOBODY = -1  # no item at a place
-_CHAIN: dict[str, Callable[[Asked, int], Found]] = {CONTENT: content.find, SEGMENT: segment.find}
+_FILLS: dict[str, Callable[[Asked, int], Found]] = {CONTENT: content.find, SEGMENT: segment.find}
 _NEWEST = 50  # events of a user in which the nearest item is looked for
 
 IntArray = NDArray[np.int32]
@@ -78,7 +80,7 @@ class Lists:
 
 
 def best(
-    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.float32], users: int, n: int
+    rows: NDArray[np.int64], items: NDArray[np.int64], logits: NDArray[np.floating], users: int, n: int
 ) -> IntArray:
     """Candidates on each user's list, best first; of equal logits, the smaller item first.
 
@@ -102,14 +104,26 @@ def best(
     return chosen
 
 
-def fill(
-    items: IntArray,
-    known: UserBlock,
-    state: ItemState,
-    hidden: Rows,
-    more: SourceState | None = None,
-    chain: Sequence[str] = (),
-) -> IntArray:
+@dataclass(frozen=True)
+class Chain:
+    """What fills lists before popular items do.
+
+    Parameters
+    ----------
+    names : tuple of {"content", "segment"}
+        In this order.
+    more : SourceState
+        What they read.
+    """
+
+    names: tuple[str, ...] = ()
+    more: SourceState = field(default_factory=SourceState)
+
+
+NO_CHAIN = Chain()
+
+
+def fill(items: IntArray, known: UserBlock, state: ItemState, hidden: Rows, chain: Chain = NO_CHAIN) -> IntArray:
     """Fill the empty places of each list: by the chain, then by the most popular items of late, best first.
 
     For published and judged lists.
@@ -122,10 +136,7 @@ def fill(
     state : ItemState
     hidden : Rows
         U rows of items that the user must not be shown.
-    more : SourceState, optional
-        What the chain reads.
-    chain : sequence of {"content", "segment"}
-        What fills first.
+    chain : Chain
 
     Returns
     -------
@@ -134,10 +145,10 @@ def fill(
     """
     n = items.shape[1]
     sources = np.where(items == NOBODY, SOURCES.index(POPULAR), SOURCES.index(PERSONAL)).astype(np.int32)
-    for name in chain:
+    for name in chain.names:
         short = items[:, -1] == NOBODY
-        if more is not None and short.any():
-            _fill_by(name, short, items, sources, known, state, hidden, more)
+        if short.any():
+            _fill_by(name, short, items, sources, known, state, hidden, chain.more)
     for user in np.flatnonzero(items[:, -1] == NOBODY).tolist():
         have = int(np.count_nonzero(items[user] != NOBODY))
         taken = {*items[user, :have].tolist(), *hidden.row(user).tolist()}
@@ -161,7 +172,7 @@ def _fill_by(
     rows, place = np.nonzero(items != NOBODY)
     listed = Rows.from_pairs(rows, items[rows, place], len(items))
     asked = Asked(known, None, state, more, short, union(union(known.distinct_items(), listed), hidden), hidden)
-    found = _CHAIN[name](asked, items.shape[1])
+    found = _FILLS[name](asked, items.shape[1])
     have = np.count_nonzero(items != NOBODY, axis=1)
     target = have[found.rows] + found.ranks.astype(np.int64) - 1
     fits = target < items.shape[1]
@@ -243,18 +254,22 @@ def _nearest(items: IntArray, known: UserBlock, vectors: NDArray[np.float32]) ->
     last = known.indptr[1:, None] - 1 - np.arange(_NEWEST)  # [U, L]
     there = last >= known.indptr[:-1, None]
     own = np.where(there, known.items[np.maximum(last, 0)], 0) if len(known.items) else np.zeros(last.shape, np.int32)
-    one, other = (_directions(vectors, each) for each in (items, own))
+    one, other = (_of_length_one(vectors, each) for each in (items, own))
     cosines = np.matmul(one, other.transpose(0, 2, 1))  # [U, N, L]
     cosines[np.broadcast_to(~there[:, None], cosines.shape)] = -np.inf
     return np.take_along_axis(own, cosines.argmax(axis=2), axis=1).astype(np.int32)
 
 
-def _directions(vectors: NDArray[np.float32], items: IntArray) -> NDArray[np.float32]:
-    """Vectors of items, of length 1; [U, N] to float32 [U, N, D]."""
+def directions(state: ItemState, items: IntArray) -> NDArray[np.float32]:
+    """Vectors of items without the bias, of length 1 (0 of an item without one); [U, N] to float32 [U, N, D]."""
+    return _of_length_one(state.vectors[:, :-1], items)
+
+
+def _of_length_one(vectors: NDArray[np.float32], items: IntArray) -> NDArray[np.float32]:
     chosen = vectors[np.maximum(items, 0)]
     norms = np.linalg.norm(chosen, axis=2, keepdims=True)
-    directions: NDArray[np.float32] = chosen / np.maximum(norms, np.float32(1e-30))
-    return directions
+    scaled: NDArray[np.float32] = chosen / np.maximum(norms, np.float32(1e-30))
+    return scaled
 
 
 def _own_reasons(

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.cuts import Cut
+from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
+from recsys_spark.scoring.lists import Chain
+from recsys_spark.scoring.select import Selection
+from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
 from recsys_spark.tables.histories import UserBlock
@@ -27,21 +32,37 @@ class Recipe:
         Of the candidates.
     chain : tuple of str
         Sources that fill lists before popular items do.
-    repeats : bool
-        Lists may hold items that the user already has.
+    hide_seen, hide_days
+        As in the settings ``rules``.
     threads : int
         Torch threads of a worker process.
     by : {"ranker", "retrieval"}
         Whose order is published.
+    selection : Selection
+        What else is asked of the lists.
     """
 
     ref: StateRef
     ranker: str
     plan: Plan
     chain: tuple[str, ...]
-    repeats: bool
+    hide_seen: str
+    hide_days: int
     threads: int
     by: str
+    selection: Selection
+
+    def hidden(self, known: UserBlock) -> Rows:
+        """Items that users must not be shown, of their events before the cut."""
+        if self.hide_seen == "none":
+            return Rows.empty(len(known))
+        if self.hide_seen == "window":
+            known = known.between(self.ref.cut.time - self.hide_days * SECONDS_PER_DAY, self.ref.cut.time)
+        return known.distinct_items()
+
+    def filling(self) -> Chain:
+        """What fills the lists that candidates leave short."""
+        return Chain(self.chain, load_sources(self.plan.more))
 
 
 def recipe(work: Work, at: Cut) -> Recipe:
@@ -53,9 +74,11 @@ def recipe(work: Work, at: Cut) -> Recipe:
         ranker=work.inputs["ranker"].folder,
         plan=candidate_plan(settings, work.store, work.inputs, ref),
         chain=tuple(settings.cold.chain),
-        repeats=settings.score.repeats,
+        hide_seen=settings.rules.hide_seen,
+        hide_days=settings.rules.hide_days,
         threads=settings.launch.threads,
         by=settings.score.by,
+        selection=Selection.of(settings),
     )
 
 
@@ -78,5 +101,6 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
 
     state = load_state(how.ref)
     model = load_ranker(how.ref, how.ranker, how.threads)
-    found = build_candidates(known, state, how.ref.cut.time, how.plan)
+    hidden = how.hidden(known) if how.hide_seen == "window" else None  # the others decide on own items as a whole
+    found = build_candidates(known, state, how.ref.cut.time, how.plan, hidden)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state

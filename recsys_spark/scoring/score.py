@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
@@ -27,19 +26,21 @@ from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import (
-    PERSONAL,
+    EXPLORE,
+    PINNED,
     SCHEMA,
     SOURCES,
     WRITING,
     Lists,
     Names,
-    best,
     fill,
     reasons_of,
     to_arrow,
 )
+from recsys_spark.scoring.places import EXPLORED, PINS, arrange, name_given
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
-from recsys_spark.scoring.sources.state import SOURCE_TABLES, load_sources
+from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -49,8 +50,6 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 from recsys_spark.tables.versions import check_versions
 
-IntArray = NDArray[np.int32]
-DoubleArray = NDArray[np.float64]
 _ROWS_OF_A_GROUP = 2_000_000
 _TASKS_OF_A_CORE = 8
 _LOOK = 10.0  # seconds between looks at how far it is
@@ -216,42 +215,50 @@ def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.
 
 
 def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray | None = None) -> Lists:
-    """Lists of a block: the ranker's best candidates, filled up by the chain and with popular items.
+    """Lists of a block: the best candidates that the rules allow, filled up by the chain and with popular items.
 
-    The score of a personal row is the probability that the user takes the item, or the product of their vectors where
-    the retrieval model's order is published; the other rows have scores below that, and below 0, so that scores fall
-    along the whole list.
+    The score of a row is the model's own: the probability that the user takes the item, or the product of their vectors
+    where the retrieval model's order is published. Rows that the model did not score (filled up, pinned, explored) have
+    scores below those, and below 0. So scores fall along the whole list where the models' order alone decides.
     """
     known = block.before(how.ref.cut.time)
-    items, scores, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n)
-    more = load_sources(how.plan.more)
-    hidden = Rows.empty(len(known)) if how.repeats else known.distinct_items()
-    sources = fill(items, known, state, hidden, more, how.chain)
-    personal = sources == SOURCES.index(PERSONAL)
-    lists = reasons_of(items, known, state, sources, how.ref.cut.time, how.repeats, item_ids, more)
-    least = np.where(personal, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
-    lists.scores[:] = np.where(personal, scores, least - np.arange(1.0, n + 1) / n)
+    hidden, filling = how.hidden(known), how.filling()
+    pool, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n, hidden)
+    if how.selection.plain:
+        items, scores, scored = pool.items, pool.scores, pool.items >= 0
+        places, sources = None, fill(items, known, state, hidden, filling)
+    else:
+        places = arrange(pool, known, state, how.selection, n, hidden, how.ref.cut.time, filling)
+        items, scores, scored, sources = places.items, places.scores, places.scored, places.sources
+    if how.by == "ranker":
+        scores = probability(scores)
+    repeats = how.hide_seen != "all"
+    lists = reasons_of(items, known, state, sources, how.ref.cut.time, repeats, item_ids, filling.more)
+    if places is not None:
+        name_given(lists, places, {PINS: SOURCES.index(PINNED), EXPLORED: SOURCES.index(EXPLORE)})
+    least = np.where(scored, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
+    lists.scores[:] = np.where(scored, scores, least - np.arange(1.0, n + 1) / n)
     return lists
 
 
-def _by_ranker(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, DoubleArray, ItemState]:
-    """Items [U, N] and probabilities [U, N] of the ranker's best candidates; -1 where there is none."""
+def _by_ranker(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
+    """The ranker's best candidates with their logits."""
     found, logits, state = rank_block(known, how)
-    chosen = best(found.rows, found.items, logits, len(known), n)
-    if not len(logits):
-        return chosen, np.zeros(chosen.shape), state
-    items = np.where(chosen >= 0, found.items[chosen], -1).astype(np.int32)
-    return items, 1.0 / (1.0 + np.exp(-logits[chosen].astype(np.float64))), state
+    keep = may_have(
+        found.rows, found.items, logits, how.selection, state, hidden if how.hide_seen == "window" else None
+    )
+    rows, items, logits = found.rows[keep], found.items[keep], logits[keep]
+    return ranked_pool(rows, items, logits, len(known), n, how.selection, state), state
 
 
-def _by_retrieval(known: UserBlock, how: Recipe, n: int) -> tuple[IntArray, DoubleArray, ItemState]:
-    """Items [U, N] and products of vectors [U, N] of the whole catalogue's best; users without events have none."""
+def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
+    """The whole catalogue's best with the products of vectors; users without events have none."""
     state = load_state(how.ref)
     vectors = np.ascontiguousarray(state.user_vectors[known.users])
-    seen = None if how.repeats else known.distinct_items()
-    items, scores = state.catalogue.top_k(vectors, n, forbidden=seen, block=USERS_AT_ONCE)
-    items[np.diff(known.indptr) < how.plan.min_events] = -1
-    return items, scores.astype(np.float64), state
+    catalogue = moved_catalogue(how.ref, how.selection) if how.selection.moves else state.catalogue
+    pool = retrieved_pool(vectors, n, how.selection, state, catalogue, hidden, USERS_AT_ONCE)
+    pool.items[np.diff(known.indptr) < how.plan.min_events] = -1
+    return pool, state
 
 
 @lru_cache(maxsize=1)
@@ -295,7 +302,7 @@ STAGE = Stage(
     name="score",
     does="top-N lists for every user",
     run=score,
-    sections=("split", "features", "candidates", "cold", "score"),
+    sections=("split", "features", "candidates", "cold", "rules", "diversity", "score"),
     inputs=(
         "histories",
         "item_stats",
@@ -308,6 +315,7 @@ STAGE = Stage(
         "retrieval_model",
         *SOURCE_TABLES,
         "ranker",
+        "item_rules",
     ),
     outputs=("top_n",),
     points=False,

@@ -12,6 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
 from recsys_spark.errors import RecsysError
+from recsys_spark.scoring.item_rules import ItemRules, load_rules
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
@@ -41,6 +42,8 @@ class StateRef:
         Item features in whose values habits are counted.
     windows, moment : tuple
         As in the settings ``features``.
+    rules : str
+        Run folder of ``item_rules``; empty at past cuts, for which there are none.
     """
 
     root: str
@@ -55,6 +58,7 @@ class StateRef:
     moment: tuple[str, ...] = ()
     item_vectors: str = ""
     described: str = ""
+    rules: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class ItemState:
     """Items at a cut; every array has a row an item index (M rows).
 
     ``allowed`` tells the items with an event before the cut, and new ones whose attributes gave them a vector where the
-    settings say so: the catalogue of that cut. ``popular`` lists them, the one
+    settings say so, that the rules do not forbid: the catalogue of that cut. ``popular`` lists them, the one
     with most recent events first. ``windows`` are by their days; ``last_time`` is the newest event's, 0 without any,
     and is known only where there are windows.
     """
@@ -93,6 +97,7 @@ class ItemState:
     windows: dict[int, ItemWindow] = field(default_factory=dict)
     last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
     moment: tuple[str, ...] = ()
+    rules: ItemRules | None = None
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -130,6 +135,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
         moment=tuple(features.moment),
         item_vectors=content.folder if content is not None and content.extra.get("items") else "",
         described=content.folder if content is not None and content.extra.get("new_items") else "",
+        rules=inputs["item_rules"].folder if "item_rules" in inputs else "",
     )
 
 
@@ -155,16 +161,20 @@ def load_state(ref: StateRef) -> ItemState:
     allowed = events > 0
     if ref.described:
         allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy")[:, :-1].any(axis=1)
+    rules = load_rules(storage, ref.rules, size) if ref.rules else None
+    if rules is not None:
+        allowed = allowed & rules.allowed
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
         **counts,
         allowed=allowed,
-        popular=order[events[order] > 0].astype(np.int32),
+        popular=order[allowed[order]].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
         windows=windows,
         last_time=last_time,
         moment=ref.moment,
+        rules=rules,
     )
 
 

@@ -167,6 +167,13 @@ _ALL = [
         "offline figures and the number of users behind each",
     ),
     TableSpec(
+        "item_rules",
+        "item_index int, allowed boolean, boost float, pinned int, new boolean, caps array<bigint>",
+        ("item_index",),
+        "what the rules say of each item: may it be shown, what is added to its score, its pinned rank (0: none), is "
+        "it for the places of explore, and for each of rules.caps a hash of its value (0: none)",
+    ),
+    TableSpec(
         "top_n",
         "user_id string, rank int, item_id string, score float, source string, reason string, "
         "retrieval_version string, ranker_version string",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -30,10 +30,11 @@ class Collective(Protocol):
     def sum(self, values: Tensor, name: str = "figures") -> Tensor:
         """Sum over ranks of a dense tensor, the same on every rank."""
 
-    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
-        """Sum over ranks of a sparse row gradient [rows, D], coalesced; only touched rows travel.
+    def sum_sparse(self, gradients: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        """Begin to add up sparse row gradients [rows, D], float32, over ranks; the call of the result waits for it.
 
-        ``name`` must be the same on all ranks, and that of no other gradient.
+        Only touched rows travel, those of all tables together. Names and shapes must be the same on all ranks. What
+        comes back is coalesced.
         """
 
     def broadcast(self, module: nn.Module) -> None:
@@ -61,9 +62,9 @@ class Alone:
         """Nothing to add."""
         return values
 
-    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
+    def sum_sparse(self, gradients: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
         """Coalesce."""
-        return coalesce(gradient)
+        return lambda: {name: coalesce(gradient) for name, gradient in gradients.items()}
 
     def broadcast(self, module: nn.Module) -> None:
         """Nobody else is there."""
@@ -97,18 +98,27 @@ class HorovodWorld:
         reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
         return reduced
 
-    def sum_sparse(self, gradient: Tensor, name: str) -> Tensor:
-        """Allgather the rows that each rank touched, and add them up in the order of ranks."""
-        mine = coalesce(gradient)
-        indices = self._gather(mine.indices()[0].int(), f"{name}.rows").long()
-        values = self._gather(mine.values(), f"{name}.values")
-        shape, rows = gradient.shape, indices.unsqueeze(0)
-        return coalesce(torch.sparse_coo_tensor(rows, values, shape, check_invariants=False))
+    def sum_sparse(self, gradients: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+        """Allgather the rows that each rank touched, in one message, and add them up in the order of ranks.
 
-    def _gather(self, values: Tensor, name: str) -> Tensor:
-        self._count(name, values.nbytes * (self.size - 1))
-        gathered: Tensor = self._hvd.allgather(values.contiguous(), name=name)
-        return gathered
+        One message, since each costs a round of Horovod's coordination: milliseconds, whatever its length. It is of
+        whole numbers: how many rows of each table, and then for each table their indexes and the bits of their values.
+        """
+        mine = {name: coalesce(gradient) for name, gradient in gradients.items()}
+        rows = {name: each.indices()[0].int() for name, each in mine.items()}
+        counts = torch.tensor([len(each) for each in rows.values()], dtype=torch.int32)
+        parts = [counts.to(next(iter(rows.values())).device)]
+        for name, each in mine.items():
+            bits = each.values().contiguous().view(torch.int32).flatten()
+            parts += [rows[name], bits]
+            self._count(name, (rows[name].nbytes + bits.nbytes) * (self.size - 1))
+        handle = self._hvd.allgather_async(torch.cat(parts), name=".".join(mine))
+
+        def finish() -> dict[str, Tensor]:
+            gathered: Tensor = self._hvd.synchronize(handle)
+            return _added_up(gathered, {name: each.shape for name, each in mine.items()}, self.size)
+
+        return finish
 
     def _count(self, name: str, sent: int) -> None:
         self.sent[name] = self.sent.get(name, 0) + sent
@@ -131,6 +141,30 @@ class HorovodWorld:
     def barrier(self) -> None:
         """Horovod's barrier."""
         self._hvd.barrier()
+
+
+def _added_up(gathered: Tensor, shapes: dict[str, torch.Size], ranks: int) -> dict[str, Tensor]:
+    """Sparse tensors out of the messages of all ranks; see ``HorovodWorld.sum_sparse``."""
+    rows: dict[str, list[Tensor]] = {name: [] for name in shapes}
+    values: dict[str, list[Tensor]] = {name: [] for name in shapes}
+    start = 0
+    for _ in range(ranks):
+        counts = gathered[start : start + len(shapes)].tolist()
+        start += len(shapes)
+        for count, (name, shape) in zip(counts, shapes.items(), strict=True):
+            numbers = count * shape[1:].numel()
+            rows[name].append(gathered[start : start + count])
+            start += count
+            values[name].append(gathered[start : start + numbers].view(torch.float32).reshape(count, *shape[1:]))
+            start += numbers
+    return {
+        name: coalesce(
+            torch.sparse_coo_tensor(
+                torch.cat(rows[name]).long().unsqueeze(0), torch.cat(values[name]), shape, check_invariants=False
+            )
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def is_lost_peer(error: BaseException) -> bool:

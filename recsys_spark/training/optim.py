@@ -52,7 +52,8 @@ class TableUpdates:
     ) -> None:
         self.tables, self.collective, self.names, self.own = tables, collective, names, own
         self.health = Health(table.weight for table in tables)
-        self.ways, self.share = ways or ["sparse"] * len(tables), 1.0 / collective.size if mean else 1.0
+        self.ways: dict[str, Way] = dict(zip(names, ways, strict=True)) if ways else dict.fromkeys(names, "sparse")
+        self.share = 1.0 / collective.size if mean else 1.0
         self.optimizers: list[RowOptimizer | Adam] = [
             row_optimizer(kind, table.weight, decay)
             if table.sparse or kind != "adam" or decay
@@ -79,13 +80,18 @@ class TableUpdates:
 
     def gather(self, spoil: bool = False) -> None:
         """Take the gradients of all ranks, spoilt by NaN if asked for; those of the parameters are cleared."""
-        self._gathered = []
-        for place, table in enumerate(self.tables):
+        gradients: dict[str, Tensor] = {}
+        for name, table in zip(self.names, self.tables, strict=True):
             gradient, table.weight.grad = table.weight.grad, None
-            if gradient is not None and spoil:
-                gradient = gradient * torch.nan
-            found = None if gradient is None else self._sum(place, table, gradient)
-            self._gathered.append(found if found is None or self.share == 1.0 else (found[0], found[1] * self.share))
+            if gradient is not None:
+                gradients[name] = gradient * torch.nan if spoil else gradient
+        packed = {name: each for name, each in gradients.items() if self._is_packed(name, each)}
+        finish = self.collective.sum_sparse(packed) if packed else dict  # meanwhile the others are added up
+        found = {name: self._sum(name, each) for name, each in gradients.items() if name not in packed}
+        found |= {name: (each.indices()[0], each.values()) for name, each in finish().items()}
+        if self.share != 1.0:
+            found = {name: (rows, values * self.share) for name, (rows, values) in found.items()}
+        self._gathered = [found.get(name) for name in self.names]
 
     def gathered(self) -> list[Tensor]:
         """Gradients of touched rows that were gathered."""
@@ -131,22 +137,23 @@ class TableUpdates:
             else:
                 take_state(optimizer, state[name])
 
-    def _sum(self, place: int, table: nn.Embedding, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows int64 [R], each once, and their gradients of all ranks [R, D]."""
-        if not table.sparse:
+    def _is_packed(self, name: str, gradient: Tensor) -> bool:
+        """Whether touched rows travel as such; in a world of one they would, if anything did."""
+        sparse = self.ways[name] == "sparse" or self.collective.size == 1
+        return gradient.is_sparse and name not in self.own and sparse
+
+    def _sum(self, name: str, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows int64 [R], each once, and their gradients [R, D]: of all ranks, or of rows that only this one holds."""
+        if not gradient.is_sparse:
             rows = torch.arange(len(gradient), device=gradient.device)
-            return rows, self.collective.sum(gradient, self.names[place])
-        if self.names[place] in self.own:
-            mine = coalesce(gradient)
-            return mine.indices()[0], mine.values()
-        if self.ways[place] == "sparse" or self.collective.size == 1:
-            total = self.collective.sum_sparse(gradient, self.names[place])
-            return total.indices()[0], total.values()
+            return rows, self.collective.sum(gradient, name)
         mine = coalesce(gradient)
-        whole = torch.zeros(len(table.weight), table.embedding_dim + 1, device=gradient.device)
+        if name in self.own:
+            return mine.indices()[0], mine.values()
+        whole = torch.zeros(len(gradient), gradient.shape[1] + 1, device=gradient.device)
         whole[mine.indices()[0], :-1] = mine.values()
         whole[mine.indices()[0], -1] = 1.0  # touched, if by a gradient of 0
-        whole = self.collective.sum(whole, self.names[place])
+        whole = self.collective.sum(whole, name)
         rows = torch.nonzero(whole[:, -1]).squeeze(1)
         return rows, whole[rows, :-1]
 

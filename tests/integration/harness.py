@@ -32,6 +32,7 @@ STAGES = (
     "candidates",
     "train-ranker",
     "evaluate",
+    "rules",
     "score",
     "publish",
     "report",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from every_feature import FEATURES, with_story, written
 
-from recsys_spark.config import Settings
+from recsys_spark.config import Settings, parse_settings
 from recsys_spark.cuts import FINAL, cut
+from recsys_spark.errors import RecsysError
 from recsys_spark.pipeline import STAGES, load_stage, run_stages
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.rank import rank_block, recipe
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
+COLUMNS = {"title": "string"}  # of the items, for rules alone: no feature
+
 
 @pytest.fixture(scope="module")
 def night(
@@ -36,7 +41,9 @@ def night(
     """All stages but the report; as the stage ``score`` sees them."""
     folder = tmp_path_factory.mktemp("every_feature")
     path = written(with_story(tiny_log.items), folder / "items")
-    settings = tiny_settings(folder, features=FEATURES, input={"items": {"path": path}}, score={"repeats": True})
+    settings = tiny_settings(
+        folder, features=FEATURES, input={"items": {"path": path}}, rules={"hide_seen": "none", "columns": COLUMNS}
+    )
     run_stages(spark, settings, tiny_log.dt, [name for name in STAGES if name != "report"])
     store = TableStore(settings.root)
     inputs = {name: store.need(name, tiny_log.dt) for name in load_stage("score").inputs}
@@ -124,3 +131,98 @@ def test_logits_follow_from_the_feature_tables(night: Work) -> None:
     got = model.logits(users.astype(np.int32), items.astype(np.int64), numbers)
     assert got - model.shift == pytest.approx(expected.numpy(), abs=1e-5)
     assert np.array_equal(got, load_ranker(how.ref, how.ranker, 1).logits(users.astype(np.int32), items, numbers))
+
+
+# ---------------------------------------------------------------- the same night under a shop's rules
+RULES: dict[str, Any] = {
+    "hide_seen": "window",
+    "hide_days": 21,
+    "columns": COLUMNS,
+    "where": "(price is null or price > 2) and title <> 'Thing 9'",
+    "caps": [{"column": "family", "most": 2}],
+    "boosts": [{"where": "family = 'tea'", "multiply": 3.0}],
+    "pins": [{"item_id": "i002", "rank": 2}, {"item_id": "i003", "rank": 5}],
+    "explore": {"places": 1},
+}
+DIVERSE = {"method": "mmr", "trade_off": 0.5, "pool": 12, "long_tail": 0.3}
+
+
+@pytest.fixture(scope="module")
+def shop(night: Work, tiny_log: TinyLog) -> pd.DataFrame:
+    """Published lists under all rules, joined with what the rules say of each item."""
+    deny = Path(night.store.storage.path("denied.csv"))
+    deny.write_text("i000\ni001\n")
+    denied = {"path": str(deny), "format": "csv", "fields": ["item"], "id": "item"}
+    tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
+    settings = parse_settings(tree)
+    written = run_stages(night.spark, settings, night.dt, ["evaluate", "rules", "score", "publish"])
+    frames = {
+        name: read_parquet(night.store.storage, written[name].folder).to_pandas() for name in ("top_n", "item_rules")
+    }
+    ids = read_parquet(night.store.storage, night.inputs["item_ids"].folder).to_pandas()
+    rules = frames["item_rules"].merge(ids, left_on="item_index", right_on="index")
+    return frames["top_n"].merge(rules, on="item_id").sort_values(["user_id", "rank"], ignore_index=True)
+
+
+def test_every_list_of_a_night_keeps_the_rules(shop: pd.DataFrame, night: Work, tiny_log: TinyLog) -> None:
+    by_user = shop.groupby("user_id")
+    assert set(shop["user_id"]) == set(
+        read_parquet(night.store.storage, night.inputs["user_ids"].folder)["user_id"].to_pylist()
+    )
+    assert (by_user["rank"].apply(list).map(lambda ranks: ranks == [1, 2, 3, 4, 5])).all()
+    assert (by_user["item_id"].nunique() == 5).all()
+    assert np.isfinite(shop["score"]).all()
+    items = shop.merge(tiny_log.items, left_on="item_id", right_on="item")
+    assert (items["price"].isna() | (items["price"] > 2)).all()
+    assert not {"i000", "i001", "i009"} & set(shop["item_id"])
+    assert (items.dropna(subset=["family"]).groupby(["user_id", "family"]).size() <= 2).all()
+    log = tiny_log.interactions
+    since = pd.Timestamp(night.dt, tz="UTC") + pd.Timedelta(days=1 - 21)
+    hidden = set(zip(*log.loc[log["at"] >= since, ["user", "item"]].to_numpy().T, strict=True))
+    had = set(zip(*log[["user", "item"]].to_numpy().T, strict=True))
+    pairs = set(zip(*shop[["user_id", "item_id"]].to_numpy().T, strict=True))
+    assert not pairs & hidden
+    assert pairs & had  # what was had long ago may come again
+    at = shop.set_index(["user_id", "rank"])["item_id"]
+    for item, rank in (("i002", 2), ("i003", 5)):
+        places = at.xs(rank, level="rank")
+        assert {user for user, each in places.items() if each != item} <= {
+            user for user, each in hidden if each == item
+        }
+
+
+def test_sources_tell_pinned_and_explored_items(shop: pd.DataFrame) -> None:
+    counts = shop["source"].value_counts()
+    assert set(counts.index) == {"personal", "popular", "pinned", "explore"}
+    assert counts["personal"] > 60
+    explored = shop[shop["source"] == "explore"]
+    assert explored["new"].all()
+    assert explored.groupby("user_id").size().max() == 1
+    assert set(explored["reason"]) == {"explore"}
+    assert (shop.loc[shop["source"] == "pinned", "pinned"] > 0).all()
+
+
+def test_evaluation_shows_what_diversity_does(shop: pd.DataFrame, night: Work) -> None:
+    metrics = read_parquet(night.store.storage, night.store.need("metrics", night.dt).folder).to_pandas()
+    value = metrics[metrics["slice"] == "all"].set_index(["model", "metric", "k"])["value"]
+    both = ("ranker", "ranker_plain")
+    assert value[both[0], "intra_list_distance", 5] > value[both[1], "intra_list_distance", 5]
+    assert {"gini", "coverage", "ndcg"} <= set(metrics.loc[metrics["model"] == "ranker_plain", "metric"])
+    shown = metrics[metrics["metric"].isin(["gini", "intra_list_distance"])]
+    assert set(shown["model"]) == set(metrics["model"])
+    assert shown["value"].between(0, 2).all()
+
+
+def test_another_deny_list_makes_other_lists_and_a_broken_promise_none(shop: pd.DataFrame, night: Work) -> None:
+    denied = {"path": night.store.storage.path("denied.csv"), "format": "csv", "fields": ["item"], "id": "item"}
+    tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
+    before = night.store.need("top_n", night.dt)
+    Path(denied["path"]).write_text("i000\ni001\ni004\n")
+    with pytest.raises(RecsysError, match="no lists of these settings and tables"):
+        run_stages(night.spark, parse_settings(tree), night.dt, ["rules", "publish"])
+    assert night.store.need("top_n", night.dt).run_id == before.run_id
+    for by in ("ranker", "retrieval"):  # publish holds both against all rules
+        settings = parse_settings(tree | {"score": tree["score"] | {"by": by}})
+        lists = run_stages(night.spark, settings, night.dt, ["score", "publish"])["top_n"]
+        items = read_parquet(night.store.storage, lists.folder)["item_id"].to_pylist()
+        assert not {"i000", "i001", "i004"} & set(items)

@@ -23,7 +23,7 @@ from recsys_spark.pipeline import STAGES, load_stage, run_stages
 from recsys_spark.ragged import Rows
 from recsys_spark.reporting import words
 from recsys_spark.reporting.show import show_user
-from recsys_spark.scoring.lists import fill
+from recsys_spark.scoring.lists import Chain, fill
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.rank import Recipe, recipe
 from recsys_spark.scoring.ranker import load_ranker
@@ -70,7 +70,8 @@ CHANGES: dict[str, Any] = {
         "min_user_events": 2,
         "chain": ["content", "segment"],
     },
-    "score": {"n": N, "repeats": True},
+    "score": {"n": N},
+    "rules": {"hide_seen": "none"},
     "launch": {"launcher": "local"},
 }
 
@@ -200,7 +201,7 @@ def test_lists_of_new_users_by_their_segment_beat_what_is_popular(night: Planted
     found = {}
     for chain in ((), ("content", "segment")):
         lists = np.full((len(known), N), -1, np.int32)
-        fill(lists, known, state, Rows.empty(len(known)), more, chain)
+        fill(lists, known, state, Rows.empty(len(known)), Chain(chain, more))
         found[chain] = _recall(lists, truth)
     assert found["content", "segment"] > 1.5 * found[()]
 

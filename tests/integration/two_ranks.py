@@ -26,13 +26,16 @@ def sums(world: HorovodWorld) -> None:
     rows = torch.tensor([[1, 3, 3]]) if world.rank == 0 else torch.tensor([[3, 5, 0]])
     values = torch.arange(6.0).reshape(3, 2) + 10 * world.rank
     mine = torch.sparse_coo_tensor(rows, values, (6, 2), check_invariants=True)
-    total = world.sum_sparse(mine, "both").to_dense()
+    narrow = torch.sparse_coo_tensor(rows[:, :2], 1.0 + torch.arange(2.0).reshape(2, 1), (9, 1), check_invariants=True)
+    both = world.sum_sparse({"both": mine, "narrow": narrow})()
+    total = both["both"].to_dense()
     other = torch.zeros(6, 2)
     other.index_add_(0, torch.tensor([1, 3, 3]), torch.arange(6.0).reshape(3, 2))
     other.index_add_(0, torch.tensor([3, 5, 0]), torch.arange(6.0).reshape(3, 2) + 10)
     assert torch.equal(total, other), total
+    assert both["narrow"].to_dense().flatten().tolist() == [0, 1, 0, 3, 0, 2, 0, 0, 0], both["narrow"]
     empty = torch.sparse_coo_tensor(torch.zeros(1, 0, dtype=torch.int64), torch.zeros(0, 2), (6, 2))
-    total = world.sum_sparse(mine if world.rank == 0 else empty, "one").to_dense()
+    total = world.sum_sparse({"one": mine if world.rank == 0 else empty})()["one"].to_dense()
     assert torch.equal(total[1], torch.tensor([0.0, 1.0])), total
 
 

@@ -88,6 +88,16 @@ def test_settings_cannot_be_changed_later() -> None:
         ("features.group", ["price"], ["features.group", "price", "category"]),
         ("features.item", [{"name": "a"}, {"name": "a"}], ["features", "'a'", "twice"]),
         ("features.user", [{"name": "index"}], ["features", "'index'"]),
+        ("score", {"repeats": True}, ["setting 'score'", "rules.hide_seen", "'none' for repeats true"]),
+        ("rules.boosts", [{"where": "a", "add": 1, "multiply": 2}], ["rules.boosts.0", "exactly one of"]),
+        ("rules.boosts", [{"where": "a", "multiply": 0}], ["rules.boosts.0.multiply", "greater than 0"]),
+        ("rules.caps", [{"column": "a", "most": 1}] * 2, ["setting 'rules'", "caps: column 'a' is there twice"]),
+        ("rules.pins", [{"item_id": "a", "rank": 21}], ["'a' has a rank beyond", "20 places"]),
+        ("rules.pins", [{"item_id": x, "rank": 1} for x in "ab"], ["pins: rank '1' is there twice"]),
+        ("rules.explore", {"places": 21}, ["0 pins and 21 explore.places", "score.n is 20"]),
+        ("rules.columns", {"price": "money"}, ["rules.columns.price", "'money'"]),
+        ("diversity", {"method": "dpp", "pool": 19}, ["diversity.pool is 19", "20 places"]),
+        ("diversity.trade_off", 1.5, ["setting 'diversity.trade_off'", "less than or equal to 1"]),
     ],
 )
 def test_a_wrong_value_is_told_in_one_line(key: str, value: Any, parts: list[str]) -> None:
@@ -145,7 +155,7 @@ def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
         write(tmp_path, TREE),
         [
             "retrieval.dim=32",
-            "score.repeats=true",
+            "rules.hide_seen=none",
             "ranker.hidden=[16, 8]",
             "clean.min_value=null",
             "root=a=b",
@@ -155,7 +165,7 @@ def test_overrides_are_read_as_yaml(tmp_path: Path) -> None:
         ],
     )
     assert settings.retrieval.dim == 32
-    assert settings.score.repeats is True
+    assert settings.rules.hide_seen == "none"
     assert settings.ranker.hidden == [16, 8]
     assert settings.clean.min_value is None
     assert settings.root == "a=b"
@@ -238,3 +248,28 @@ def test_features_need_a_table_to_come_from(tmp_path: Path) -> None:
 def test_weights_are_above_zero(weight: float) -> None:
     with pytest.raises(RecsysError, match="weights must be above 0"):
         parse_settings({**TREE, "events": {"view": weight}})
+
+
+def test_a_window_of_hidden_items_needs_times(tmp_path: Path) -> None:
+    tree = with_change("rules.hide_seen", "window")
+    assert parse_settings(tree).rules.hide_days == 28
+    with pytest.raises(RecsysError, match="needs split"):
+        parse_settings({**tree, "split": {"kind": "random"}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rules.boosts", [{"where": "a", "add": 1}]),
+        ("rules.pins", [{"item_id": "a", "rank": 1}]),
+        ("rules.pin_table", {"path": "p", "id": "i", "rank": "r"}),
+        ("rules.explore", {"places": 1}),
+        ("diversity.method", "mmr"),
+        ("diversity.long_tail", 0.1),
+    ],
+)
+def test_scores_are_in_order_where_the_models_decide_alone(key: str, value: Any) -> None:
+    assert parse_settings(TREE).in_order_of_score
+    assert parse_settings(with_change("rules.caps", [{"column": "a", "most": 1}])).in_order_of_score
+    assert parse_settings(with_change("diversity", {"method": "mmr", "trade_off": 0})).in_order_of_score
+    assert not parse_settings(with_change(key, value)).in_order_of_score

@@ -74,3 +74,14 @@ def test_range_of_the_indices(value: int) -> None:
     Rows.empty(2).require_below(0, "items")
     with pytest.raises(ValueError, match=r"items must lie in \[0, 3\)"):
         Rows.from_lists([[0, value]]).require_below(3, "items")
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=8), st.integers(0, 2**32 - 1))
+def test_pairs_are_found_where_they_are(lists: list[list[int]], seed: int) -> None:
+    """Rows in any order, with repeats; values that no row has, and -1."""
+    draw = np.random.default_rng(seed)
+    rows, values = draw.integers(0, len(lists), (4, 5)), draw.integers(-1, 13, (4, 5))
+    expected = [[v in lists[r] for r, v in zip(*pair, strict=True)] for pair in zip(rows, values, strict=True)]
+    assert Rows.from_lists(lists).holds(rows, values).tolist() == expected
+    assert not Rows.empty(len(lists)).holds(rows, values).any()

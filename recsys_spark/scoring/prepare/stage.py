@@ -25,7 +25,7 @@ STAGE = Stage(
     name="sources",
     does="what further sources of candidates read: neighbours, vectors by attributes, segments, their blend",
     run=write_sources,
-    sections=("split", "features", "candidates", "cold", "score.repeats"),
+    sections=("split", "features", "candidates", "cold", "rules.hide_seen"),
     inputs=(
         "histories",
         "item_stats",

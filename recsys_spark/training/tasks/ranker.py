@@ -70,7 +70,7 @@ class RankerTask:
         touched = self.model.touched(settings.batch_size) if lazy else None
         self.traffic = [Table(name, each.num_embeddings, each.embedding_dim, touched) for name, each in tables.items()]
         self.ways = settle(self.traffic, collective.size, settings.exchange)
-        self.updates = _table_updates(tables if lazy else {}, settings, collective, self.ways)
+        self.updates = _table_updates(tables if lazy else {}, settings, collective, self.ways if lazy else [])
         self.health = Health(self.model.parameters())
         mine = {id(table.weight) for table in self.updates.tables}
         self.dense = [(name, each) for name, each in self.model.named_parameters() if id(each) not in mine]

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from parts import TEMPLATE, THREADS, tell
 
+from recsys_spark import columns as c
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import FINAL
 from recsys_spark.pipeline import load_stage
@@ -97,6 +98,11 @@ def write(root: str, data: Data) -> None:
     rows(
         "item_stats", iter([("part", {"cut": [FINAL] * len(items), "item_index": items, **dict.fromkeys(counts, one)})])
     )
+    no_rules = [(c.ALLOWED, np.ones, bool), (c.BOOST, np.zeros, np.float32), (c.PINNED, np.zeros, np.int32),
+                 (c.NEW, np.zeros, bool)]  # fmt: skip
+    ruled = {name: make(len(items), kind) for name, make, kind in no_rules}
+    no_caps = pa.ListArray.from_arrays(np.zeros(len(items) + 1, np.int32), pa.array([], pa.int64()))
+    rows("item_rules", iter([("part", {c.ITEM_INDEX: items, **ruled, c.CAPS: no_caps})]))
     for table in ("item_windows", "user_features", "item_features", "item_neighbours", "segment_items"):
         rows(table, iter([("part", {"index": items[:1]})]))
     for side, vectors in (("user", data.user), ("item", data.item)):
@@ -116,7 +122,7 @@ def write(root: str, data: Data) -> None:
 
 def settings_of(root: str) -> Settings:
     changes = [f"root={root}", f"buckets={BUCKETS}", f"spark.master=local[{THREADS}]", "spark.driver_memory=3g",
-               f"score.n={N}", "score.by=retrieval", "score.explain=false", "score.repeats=false",
+               f"score.n={N}", "score.by=retrieval", "score.explain=false", "rules.hide_seen=all",
                "features.windows=[]", "features.group=[]", "features.moment=[]"]  # fmt: skip
     return load_settings(TEMPLATE, changes)
 

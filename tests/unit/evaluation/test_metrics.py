@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_spark.evaluation.metrics import RANKING, AucHistogram, coverage, logloss_sums, ranking_sums
+from recsys_spark.evaluation.metrics import (
+    RANKING,
+    AucHistogram,
+    exposure,
+    gini,
+    intra_list_distance_sums,
+    logloss_sums,
+    ranking_sums,
+)
 from recsys_spark.ragged import Rows
 
 Case = tuple[list[list[int]], list[list[int]]]
@@ -130,11 +138,45 @@ def test_agreement_with_ranx(monkeypatch: pytest.MonkeyPatch) -> None:
         assert total / count == pytest.approx(expected[f"{name}@{k}"], abs=1e-8), name
 
 
-def test_coverage() -> None:
+def test_exposure() -> None:
     lists = np.array([[5, 2, 9], [2, -1, 7]], np.int32)
-    assert coverage(lists, 2).tolist() == [2, 5]
-    assert coverage(lists, 8).tolist() == [2, 5, 7, 9]
-    assert coverage(np.empty((0, 3), np.int32), 2).tolist() == []
+    assert [each.tolist() for each in exposure(lists, 2)] == [[2, 5], [2, 1]]
+    assert [each.tolist() for each in exposure(lists, 8)] == [[2, 5, 7, 9], [2, 1, 1, 1]]
+    assert [each.tolist() for each in exposure(np.empty((0, 3), np.int32), 2)] == [[], []]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_gini_is_half_the_mean_difference_over_the_mean(shown: list[int]) -> None:
+    values, items = np.unique([each for each in shown if each], return_counts=True)
+    found = gini(values.tolist(), items.tolist(), len(shown))
+    differences = np.abs(np.subtract.outer(shown, shown)).mean()
+    assert found == pytest.approx(differences / (2 * np.mean(shown)) if any(shown) else 0.0)
+
+
+def test_gini_of_all_alike_and_of_one_alone() -> None:
+    assert gini([4], [10], 10) == 0.0
+    assert gini([4], [1], 10) == pytest.approx(0.9)
+    with pytest.raises(ValueError, match="11 items are shown, the catalogue has 10"):
+        gini([4], [11], 10)
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(0, 2**32 - 1))
+def test_distance_within_lists_against_all_pairs(case: Case, seed: int) -> None:
+    lists = np.array(case[0], np.int32).reshape(len(case[0]), len(case[0][0]) if case[0] else 0)
+    vectors = np.random.default_rng(seed).normal(size=(21, 3)).astype(np.float32)
+    vectors[4] = 0.0
+    ks = [1, 3, 9] if lists.shape[1] else []
+    for k, (total, users) in intra_list_distance_sums(lists, vectors, ks).items():
+        means = []
+        for row in lists[:, :k].tolist():
+            items = [each for each in row if each >= 0]
+            lengths = np.linalg.norm(vectors[items].astype(np.float64), axis=1)
+            units = vectors[items] / np.where(lengths > 0, lengths, 1.0)[:, None]
+            far = [1 - units[i] @ units[j] for i in range(len(items)) for j in range(i)]
+            means += [np.mean(far)] if far else []
+        assert users == len(means)
+        assert total == pytest.approx(sum(means), abs=1e-6)
 
 
 @settings(deadline=None)

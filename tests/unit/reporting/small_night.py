@@ -15,8 +15,17 @@ DAY = 86_400
 SCRIPT = "<script>alert('x')</script> & Söhne"
 ESCAPES = "red \x1b[31malert \u202egnirts"
 
-MODELS = ["popularity", "recent_popularity", "repeat", "repeat_decayed", "item_knn", "retrieval", "ranker"]
-METRICS = ["ndcg", "recall", "precision", "hit_rate", "map", "mrr", "coverage"]
+MODELS = [
+    "popularity",
+    "recent_popularity",
+    "repeat",
+    "repeat_decayed",
+    "item_knn",
+    "retrieval",
+    "ranker",
+    "ranker_plain",
+]
+METRICS = ["ndcg", "recall", "precision", "hit_rate", "map", "mrr", "coverage", "intra_list_distance", "gini"]
 
 ROWS: dict[str, list[tuple[Any, ...]]] = {
     "ledger": [

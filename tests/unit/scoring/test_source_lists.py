@@ -16,9 +16,11 @@ from recsys_spark.config import Features
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import SOURCES, Candidates, Plan, build_candidates
 from recsys_spark.scoring.lists import SOURCES as FROM
-from recsys_spark.scoring.lists import fill, reasons_of
+from recsys_spark.scoring.lists import Chain, fill, reasons_of
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.past import past_of
+from recsys_spark.scoring.places import arrange
+from recsys_spark.scoring.select import Pool, Selection
 from recsys_spark.scoring.sources import state as source_state
 from recsys_spark.scoring.sources.content import NEWEST
 from recsys_spark.scoring.sources.found import Asked, Found, union
@@ -282,7 +284,7 @@ def test_lists_are_filled_by_the_chain_and_then_by_what_is_popular(
         first = draw.permutation(np.setdiff1d(np.arange(2, ITEMS), hidden.row(user)))[: draw.integers(0, n + 1)]
         items[user, : len(first)] = first
     before = items.copy()
-    sources = fill(items, known, state, hidden, more, chain)
+    sources = fill(items, known, state, hidden, Chain(chain, more))
     for user, mine in enumerate(users):
         wanted = [(int(i), "personal") for i in before[user] if i >= 0]
         had = {item for _, item in mine}
@@ -298,6 +300,12 @@ def test_lists_are_filled_by_the_chain_and_then_by_what_is_popular(
                 wanted.append((item, "popular"))
         found = [(int(i), FROM[s]) for i, s in zip(items[user], sources[user], strict=True) if i >= 0]
         assert found == wanted
+    # the same where lists are not the best candidates alone: the candidates come from a pool then
+    pool = Pool(before, np.zeros(before.shape), -np.cumsum(np.ones(before.shape), axis=1))
+    places = arrange(pool, known, state, Selection(min_score=-9.0), n, hidden, NOW, Chain(chain, more))
+    assert np.array_equal(places.items, items)
+    there = items >= 0
+    assert np.array_equal(places.sources[there], sources[there])
 
 
 def test_rows_of_the_chain_say_why() -> None:
@@ -306,7 +314,7 @@ def test_rows_of_the_chain_say_why() -> None:
     content = np.eye(3, 4, dtype=np.float32)[np.arange(ITEMS) % 3]
     segments = Segments(["age=25-34, country=DE"], Rows.from_lists([[7, 8]]), np.array([5, 4]), np.zeros(2, np.int32))
     more = SourceState(None, content, segments, state.allowed)
-    items, sources = np.array([[6, 10], [7, 9]], np.int32), np.array([[2, 2], [3, 1]], np.int32)
+    items, sources = np.array([[6, 10], [7, 9]], np.int32), np.array([[4, 4], [5, 1]], np.int32)
     names = pa.array([f"i:{item}" for item in range(ITEMS)])
     told = reasons_of(items, known, state, sources, NOW, True, names, more)
     said = [[told.words[word] for word in row] for row in told.reasons]
