@@ -51,6 +51,7 @@ _ABOUT = {
     "clean": "Raw logs to interactions, quarantine and ledger: every row is accounted for.",
     "featurize": "Append-only ids, encoded attributes, item statistics, histories, retrieval examples.",
     "train-retrieval": "Matrix factorization: one snapshot of vectors for each cut in time.",
+    "sources": "Item neighbours, vectors by attributes, segments, blend: what further sources of candidates read.",
     "candidates": "Candidates and pair features of the label windows: what the ranker learns from.",
     "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
     "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",

@@ -19,6 +19,7 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "clean": "recsys_spark.cleaning.clean:STAGE",
     "featurize": "recsys_spark.features.featurize:STAGE",
     "train-retrieval": "recsys_spark.training.stages:RETRIEVAL_STAGE",
+    "sources": "recsys_spark.scoring.prepare.stage:STAGE",
     "candidates": "recsys_spark.scoring.examples:STAGE",
     "train-ranker": "recsys_spark.training.stages:RANKER_STAGE",
     "evaluate": "recsys_spark.evaluation.evaluate:STAGE",

@@ -51,6 +51,7 @@ STAGES = {
     "clean": 120,
     "featurize": 120,
     "train_retrieval": 360,
+    "sources": 120,
     "candidates": 120,
     "train_ranker": 360,
     "evaluate": 120,

@@ -9,7 +9,6 @@ from recsys_spark.config.features import Feature, Features, Split
 from recsys_spark.config.input import DeletedUsersInput, EntitiesInput, Input, InteractionsInput, Reader
 from recsys_spark.config.load import load_settings, parse_settings
 from recsys_spark.config.models import (
-    Candidates,
     Evaluate,
     Labels,
     Publish,
@@ -21,6 +20,7 @@ from recsys_spark.config.models import (
 )
 from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, Pin, PinTable, Rules
 from recsys_spark.config.settings import Settings
+from recsys_spark.config.sources import Candidates, Cold, Segment, Source
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
 from recsys_spark.config.where import Launch, Spark, Tracking
 
@@ -29,6 +29,7 @@ __all__ = [
     "Candidates",
     "Cap",
     "Clean",
+    "Cold",
     "DeletedUsersInput",
     "Diversity",
     "EntitiesInput",
@@ -52,7 +53,9 @@ __all__ = [
     "Retrieval",
     "Rules",
     "Score",
+    "Segment",
     "Settings",
+    "Source",
     "Spark",
     "Split",
     "Tracking",

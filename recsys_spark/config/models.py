@@ -117,13 +117,6 @@ class Retrieval(Training):
         return self
 
 
-class Candidates(Section):
-    """What the ranker is shown for a user."""
-
-    retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
-    own: int = Field(400, ge=0, description="The user's own earlier items at most, where rules.hide_seen is not all")
-
-
 class Labels(Section):
     """What the ranker learns from."""
 

@@ -14,8 +14,9 @@ from recsys_spark.config.base import Section
 from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.input import Input
-from recsys_spark.config.models import Candidates, Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.models import Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
 from recsys_spark.config.rules import Diversity, Rules
+from recsys_spark.config.sources import Candidates, Cold
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 
@@ -33,6 +34,7 @@ class Settings(Section):
     features: Features = Features()
     retrieval: Retrieval = Retrieval()
     candidates: Candidates = Candidates()
+    cold: Cold = Cold()
     labels: Labels = Labels()
     ranker: Ranker = Ranker()
     evaluate: Evaluate = Evaluate()
@@ -94,6 +96,34 @@ class Settings(Section):
         unknown = sorted(set(self.features.group) - set(categories))
         if unknown:
             raise ValueError(f"features.group: {unknown} are no item features of kind category {categories}")
+        return self
+
+    @model_validator(mode="after")
+    def _segments_are_features(self) -> Settings:
+        fitting = [f.name for f in self.features.user if f.kind == "category" and not f.hash_buckets]
+        unknown = [name for name in self.candidates.segment.by if name not in fitting]
+        if unknown:
+            raise ValueError(
+                f"candidates.segment.by: {unknown} are no user features of kind category, without hashing: {fitting}"
+            )
+        if "segment" in self.cold.chain and not self.candidates.segment.by:
+            raise ValueError("cold.chain: segment needs candidates.segment.by: the user features that make a segment")
+        return self
+
+    @model_validator(mode="after")
+    def _contents_have_attributes(self) -> Settings:
+        names = [feature.name for feature in self.features.item]
+        unknown = [name for name in self.cold.features if name not in names]
+        if unknown:
+            raise ValueError(f"cold.features: {unknown} are no item features {names}")
+        asks = {
+            "cold.items": self.cold.items,
+            "cold.chain: content": "content" in self.cold.chain,
+            "candidates.sources: content": "content" in self.candidates.further(),
+        }
+        asking = [key for key, asked in asks.items() if asked]
+        if asking and not names:
+            raise ValueError(f"{asking[0]} needs features.item: the attributes that tell what an item is like")
         return self
 
     @model_validator(mode="after")

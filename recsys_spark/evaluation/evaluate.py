@@ -28,14 +28,17 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
+from recsys_spark.evaluation.by_source import candidate_figures, source_figures
 from recsys_spark.evaluation.labelled import labelled_parts
-from recsys_spark.evaluation.metrics import AucHistogram, exposure, gini, intra_list_distance_sums, ranking_sums
-from recsys_spark.evaluation.parts import ALL, EXPOSURE, NEW, PARTS, Part, as_batch, ranker_figures
+from recsys_spark.evaluation.metrics import AucHistogram, exposure, gini, intra_list_distance_sums
+from recsys_spark.evaluation.parts import ALL, EXPOSURE, NEW, PARTS, Part, as_batch, ranker_figures, ranking_figures
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
+from recsys_spark.scoring.lists import PERSONAL, POPULAR
 from recsys_spark.scoring.places import listed
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.select import Selection, may_have
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, StateRef, load_state
 from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
@@ -71,6 +74,8 @@ class Plan:
         Share of the users that is evaluated.
     labelled : bool
         The log gives labels, so that the ranker is measured on those and not on candidates.
+    by_source : bool
+        Each source has figures of its own.
     """
 
     how: Recipe
@@ -80,6 +85,7 @@ class Plan:
     half_life_days: float
     share: float
     labelled: bool
+    by_source: bool
 
 
 def evaluate(work: Work) -> list[Manifest]:
@@ -98,7 +104,10 @@ def evaluate(work: Work) -> list[Manifest]:
     ks = tuple(sorted(settings.evaluate.ks))
     labelled = work.inputs["ranker_examples"].extra.get("labels") == c.GIVEN
     how = recipe(work, at)
-    plan = Plan(how, _rankers(how.selection), item_knn, ks, settings.evaluate.half_life_days, share, labelled)
+    by_source = bool(settings.candidates.sources or settings.cold.chain or settings.cold.items)
+    plan = Plan(
+        how, _rankers(how.selection), item_knn, ks, settings.evaluate.half_life_days, share, labelled, by_source
+    )
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     parts = histories.mapInArrow(partial(_parts, plan=plan), PARTS)
     if labelled and work.inputs["ranker_examples"].extra["rows_of_split"][TEST]:
@@ -155,13 +164,19 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
         if not plan.labelled:
             parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
+        own_slice, filling = NEW if plan.how.hide_seen == "all" else ALL, plan.how.filling()
         for slice_name in (ALL, NEW):
             hidden = plan.how.hidden(known) if slice_name == ALL else known.distinct_items()
             use = may_have(found.rows, found.items, logits, plan.how.selection, state, hidden)
-            candidates = found.rows[use], found.items[use], logits[use]
+            chosen = found.rows[use], found.items[use], logits[use]
             for model, selection in plan.rankers.items():
-                lists = listed(*candidates, known, state, max(plan.ks), hidden, selection)
+                lists, sources = listed(*chosen, known, state, max(plan.ks), hidden, selection, filling)
                 parts += _list_figures(model, slice_name, lists, truth[slice_name], plan.ks, state)
+                if plan.by_source and model == "ranker" and slice_name == own_slice:
+                    names = (PERSONAL, *plan.how.chain, POPULAR)
+                    parts += source_figures(lists, sources, names, truth[slice_name], plan.ks)
+        if plan.by_source:
+            parts += candidate_figures(found, truth, plan.ks)
         for start in range(0, len(block), USERS_OF_SCORES):
             stop = min(start + USERS_OF_SCORES, len(block))
             parts += _baseline_figures(known.slice(start, stop), truth, start, stop, state, plan)
@@ -205,8 +220,7 @@ def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
 def _list_figures(
     model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...], state: ItemState
 ) -> list[Part]:
-    sums = ranking_sums(lists, truth, ks)
-    parts: list[Part] = [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]
+    parts = ranking_figures(model, slice_name, lists, truth, ks)
     some = lists[np.diff(truth.indptr) > 0]
     for k, (total, users) in intra_list_distance_sums(some, state.vectors[:, :-1], ks).items():
         parts.append((model, slice_name, "intra_list_distance", k, 0, total, users))
@@ -270,6 +284,7 @@ STAGE = Stage(
         "split",
         "features",
         "candidates",
+        "cold",
         "rules.hide_seen",
         "rules.hide_days",
         "rules.min_score",
@@ -285,6 +300,7 @@ STAGE = Stage(
         "user_features",
         "item_ids",
         "retrieval_model",
+        *SOURCE_TABLES,
         "ranker_examples",
         "ranker",
     ),

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys_spark.evaluation.metrics import AucHistogram, logloss_sums
+from recsys_spark.evaluation.metrics import AucHistogram, logloss_sums, ranking_sums
+from recsys_spark.ragged import Rows
 
 ALL, NEW = "all", "new"
 EXPOSURE = "exposure"  # lists that an item (the key) is in: coverage and Gini are made of it
@@ -37,3 +38,11 @@ def ranker_figures(logits: NDArray[np.float32], target: NDArray[np.bool_]) -> li
     for name, counts in (("positives", histogram.positives), ("negatives", histogram.negatives)):
         parts += [("ranker", ALL, name, 0, int(b), float(counts[b]), 0) for b in np.flatnonzero(counts)]
     return parts
+
+
+def ranking_figures(
+    model: str, slice_name: str, lists: NDArray[np.int32], truth: Rows, ks: tuple[int, ...]
+) -> list[Part]:
+    """Ranking figures of the lists [U, K] of users, at each k."""
+    sums = ranking_sums(lists, truth, ks)
+    return [(model, slice_name, name, k, 0, total, users) for (name, k), (total, users) in sums.items()]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from recsys_spark.reporting.words import METRICS, SLICES
+from recsys_spark.reporting.words import BY_SOURCE, METRICS, SLICES
 
 PUBLISHED = "ranker"  # by default
 BASELINES = ("popularity", "recent_popularity", "repeat", "repeat_decayed", "item_knn")
@@ -58,12 +58,24 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Part of the published list's figures that rows of one source bring."""
+
+    source: str
+    k: int
+    ndcg: float
+    recall: float
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything the table ``metrics`` says of the test window."""
 
     blocks: list[Block]
     ranker: list[tuple[str, str, str]]  # name, value, rows behind it
     headline: tuple[float, float, int] | None  # published, best baseline, k; of the headline slice
+    by_source: list[Share]
+    candidates: list[tuple[float, float, int, str]]  # share of the truth, candidates, users, slice
 
 
 def figures(
@@ -88,9 +100,31 @@ def figures(
     values: dict[Key, tuple[float, int]] = {
         key: (math.nan if value is None else value, users) for key, value, users in rows
     }
-    slices = [*SLICES, *sorted({key[1] for key in values} - set(SLICES))]
+    others = sorted({key[1] for key in values if not key[1].startswith(BY_SOURCE)} - set(SLICES))
+    slices = [*SLICES, *others]
     blocks = [block for part in slices if (block := _block(values, part, names, published)) is not None]
-    return Figures(blocks, _ranker(values), _headline(values, headline, published))
+    shown = _headline(values, headline, published)
+    return Figures(blocks, _ranker(values), shown, _by_source(values), _candidates(values, slices))
+
+
+def _by_source(values: dict[Key, tuple[float, int]]) -> list[Share]:
+    """Sources that bring something, at the first list length."""
+    slices = sorted({key[1] for key in values if key[1].startswith(BY_SOURCE)})
+    ks = sorted({key[3] for key in values if key[1].startswith(BY_SOURCE)}, key=lambda k: (k != FIRST_K, k))
+    shares = []
+    for part in slices:
+        ndcg, recall = (values.get(("ranker", part, metric, ks[0]), (0.0, 0))[0] for metric in ("ndcg", "recall"))
+        shares.append(Share(part.removeprefix(BY_SOURCE), ks[0], ndcg, recall))
+    return sorted((share for share in shares if share.recall > 0), key=lambda share: -share.ndcg)
+
+
+def _candidates(values: dict[Key, tuple[float, int]], slices: list[str]) -> list[tuple[float, float, int, str]]:
+    found = []
+    for part in slices:
+        share, count = (values.get(("candidates", part, name, 0)) for name in ("recall", "candidates"))
+        if share is not None and count is not None:
+            found.append((share[0], count[0], share[1], SLICES.get(part, (part, ""))[0]))
+    return found
 
 
 def _block(

@@ -47,6 +47,7 @@ def context(work: Work) -> dict[str, Any]:
     names = words.models(
         settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all"
     )
+    names |= words.SOURCES
     window = cut(work.dt, settings.split, TEST)
     phases = [*[each.name for each in cuts(work.dt, settings.split)], "train", "train + valid"]
     runs = work.inputs

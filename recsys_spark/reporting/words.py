@@ -9,6 +9,7 @@ STAGES = (
     "clean",
     "featurize",
     "train-retrieval",
+    "sources",
     "candidates",
     "train-ranker",
     "evaluate",
@@ -32,6 +33,7 @@ _VERBS = {
     "rating": "rated",
     "like": "liked",
 }
+_NEW = {"taste": "new, fits the taste", "content": "new, is like what the user had"}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _JOINERS = "\u200c\u200d"  # they hold emoji and some scripts together
 
@@ -68,7 +70,7 @@ def ago(days: int) -> str:
 def named_by(code: str) -> str:
     """Id of the item that the ``reason`` of a row names; empty where it names none."""
     kind, _, item = code.partition(":")
-    return item if kind == "taste" else ""
+    return item if kind in ("taste", "content") else ""
 
 
 def reason(code: str, done: str | None = None, recent_days: int | None = None, like: str = "") -> str:
@@ -77,7 +79,8 @@ def reason(code: str, done: str | None = None, recent_days: int | None = None, l
     Parameters
     ----------
     code : str
-        ``own:<times>:<days since>``, ``taste``, ``taste:<item id>`` or ``popular:<events in the recent window>``.
+        ``own:<times>:<days since>``, ``taste``, ``taste:<item id>``, ``content:<item id>``, ``segment:<values>`` or
+        ``popular:<events in the recent window>``.
     done : str, optional
         From ``verb``.
     recent_days : int, optional
@@ -86,7 +89,10 @@ def reason(code: str, done: str | None = None, recent_days: int | None = None, l
         Label of the item that the reason names; its id by default.
     """
     if item := named_by(code):
-        return f"new, goes with {like or clean(item)}"
+        what = "goes with" if code.startswith("taste") else "is like"
+        return f"new, {what} {like or clean(item)}"
+    if code.startswith("segment:"):
+        return f"popular with people like this: {clean(code.removeprefix('segment:').replace('=', ' '))}"
     kind, *parts = code.split(":")
     if not all(part.isdigit() for part in parts):
         return clean(code)
@@ -94,8 +100,8 @@ def reason(code: str, done: str | None = None, recent_days: int | None = None, l
     if kind == "own" and len(numbers) == 2:
         last = f", {ago(numbers[1])}" if numbers[0] == 1 else f", last {ago(numbers[1])}"
         return often(numbers[0], done) + last
-    if kind == "taste" and not numbers:
-        return "new, fits the taste"
+    if kind in _NEW and not numbers:
+        return _NEW[kind]
     if kind in ("pinned", "explore") and not numbers:
         return KINDS[kind]
     if kind == "popular" and len(numbers) == 1:
@@ -113,6 +119,8 @@ def kind(code: str) -> str:
 KINDS = {
     "own": "already known to the user",
     "taste": "new to the user, found by taste",
+    "content": "new to the user, like what they had",
+    "segment": "popular with people like them",
     "popular": "popular with everybody",
     "pinned": "pinned by the shop",
     "explore": "new in the shop, to be tried",
@@ -152,6 +160,18 @@ def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, 
         "ranker_plain": ("DeepFM, by score alone", "the same without diversity and long tail"),
     }
 
+
+BY_SOURCE = "source:"  # of models that are a source of candidates, and of slices with the rows of one source alone
+SOURCES = {
+    f"{BY_SOURCE}retrieval": (
+        "Source retrieval",
+        "the retrieval model's new items, as candidates",
+    ),
+    f"{BY_SOURCE}repeat": ("Source repeat", "the user's own items, as candidates"),
+    f"{BY_SOURCE}item_knn": ("Source item_knn", "items that go together with the user's, as candidates"),
+    f"{BY_SOURCE}content": ("Source content", "items like the user's by their attributes, as candidates"),
+    f"{BY_SOURCE}segment": ("Source segment", "what is popular in the user's segment, as candidates"),
+}
 
 SLICES = {
     "all": ("Repeats counted", "whatever the user had in the test weeks, known items included"),

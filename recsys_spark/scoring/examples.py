@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from recsys_spark import columns as c
 from recsys_spark.cuts import VALID, Cut, label_cuts
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.candidates import USERS_AT_ONCE, build_candidates
+from recsys_spark.scoring.candidates import USERS_AT_ONCE, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.labelled import write_labelled
 from recsys_spark.scoring.pairs import MODEL_RANK, feature_names
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -40,7 +41,7 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
             "setting 'split.ranker_windows' = 1",
             "Set 2 or more; with 1 only the stages up to train-retrieval can run.",
         )
-    numbers = feature_names(settings.features)
+    numbers = feature_names(settings.features, settings.candidates.further())
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets)
     folder = store.folder("ranker_examples", work.stamp)
     windows = label_cuts(work.dt, settings.split)
@@ -68,15 +69,13 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
 def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) -> DataFrame:
     settings = work.settings
     ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features)
-    own = 0 if settings.rules.hide_seen == "all" else settings.candidates.own
     make = partial(
         _example_batches,
         ref=ref,
+        plan=candidate_plan(settings, work.store, work.inputs, ref),
         retrieved=settings.candidates.retrieved,
-        own=own,
         share=settings.ranker.negative_share,
         hard=settings.ranker.hard_negatives,
-        recent_days=settings.features.recent_days,
         numbers=numbers,
     )
     columns = [f"{c.CUT} string", f"{c.USER_INDEX} int", f"{c.ITEM_INDEX} int", f"{c.TARGET} int"]
@@ -87,11 +86,10 @@ def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) ->
 def _example_batches(
     batches: Iterator[pa.RecordBatch],
     ref: StateRef,
+    plan: Plan,
     retrieved: int,
-    own: int,
     share: float,
     hard: float,
-    recent_days: int,
     numbers: list[str],
 ) -> Iterator[pa.RecordBatch]:
     """Runs on the executors: a bucket of histories to rows of examples."""
@@ -101,7 +99,7 @@ def _example_batches(
         active = np.diff(after.indptr) > 0
         if not active.any():
             continue
-        found = build_candidates(known, load_state(ref), cut.time, retrieved, own, recent_days)
+        found = build_candidates(known, load_state(ref), cut.time, plan)
         target = is_in(after, found.rows, found.items)
         rate = keep_rates(found.numbers[:, numbers.index(MODEL_RANK)], retrieved, share, hard)
         keep = active[found.rows] & (target | (uniform(block.users[found.rows], found.items, cut.time) < rate))
@@ -153,10 +151,20 @@ STAGE = Stage(
         "features",
         "labels",
         "candidates",
+        "cold",
         "rules.hide_seen",
         "ranker.negative_share",
         "ranker.hard_negatives",
     ),
-    inputs=("histories", "item_stats", "item_windows", "item_features", "user_features", "retrieval_model", "labels"),
+    inputs=(
+        "histories",
+        "item_stats",
+        "item_windows",
+        "item_features",
+        "user_features",
+        "retrieval_model",
+        *SOURCE_TABLES,
+        "labels",
+    ),
     outputs=("ranker_examples",),
 )

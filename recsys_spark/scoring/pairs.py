@@ -8,6 +8,8 @@ times it; the settings may ask for further windows, and for features of the day 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,11 +32,15 @@ MODEL_RANK = "mf_rank"
 MODEL = ["mf_dot", "mf_score", MODEL_RANK]
 
 
-def feature_names(features: Features) -> list[str]:
-    """Names of the columns of ``pair_features``, in order."""
+FROM = ["rank", "score"]  # of a further source of candidates
+
+
+def feature_names(features: Features, further: Sequence[str] = ()) -> list[str]:
+    """Names of the columns of candidates, in order: those of ``pair_features``, and of the further sources' lists."""
     per_group = [f"{group}_{name}" for group in features.group for name in PER_GROUP]
     asked = [*window_names(features.windows, features.group), *moment_names([*features.moment])]
-    return [*PAIR, *per_group, *USER, *ITEM, *MODEL, *asked]
+    told = [f"{source}_{name}" for source in further for name in FROM]
+    return [*PAIR, *per_group, *USER, *ITEM, *MODEL, *asked, *told]
 
 
 def pair_features(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.lists import NOBODY, Lists, fill
+from recsys_spark.scoring.lists import NO_CHAIN, NOBODY, PERSONAL, POPULAR, SOURCES, Chain, Lists, fill
 from recsys_spark.scoring.select import (
     DoubleArray,
     FloatArray,
@@ -44,16 +44,26 @@ class Places:
     scores : float64 [U, N]
         The model's own, where ``scored``.
     scored : bool [U, N]
+    sources : int32 [U, N]
+        As ``lists.fill`` says of what was chosen or filled up; popular elsewhere.
     """
 
     items: IntArray
     kinds: NDArray[np.int8]
     scores: DoubleArray
     scored: NDArray[np.bool_]
+    sources: IntArray
 
 
 def arrange(
-    pool: Pool, known: UserBlock, state: ItemState, selection: Selection, n: int, hidden: Rows, now: int
+    pool: Pool,
+    known: UserBlock,
+    state: ItemState,
+    selection: Selection,
+    n: int,
+    hidden: Rows,
+    now: int,
+    chain: Chain = NO_CHAIN,
 ) -> Places:
     """Lists of a block of users.
 
@@ -71,18 +81,22 @@ def arrange(
         U rows of items that the user must not be shown.
     now : int
         The cut, in seconds: another day draws other new items.
+    chain : Chain
+        What fills up before popular items do.
     """
     items = _pinned(state, selection, n, hidden)
     kinds = np.where(items != NOBODY, PINS, FREE).astype(np.int8)
     if selection.explore:
         _explore(items, kinds, known, state, selection, hidden, now)
-    order, place = _others(pool, items, known, state, selection, hidden)
+    order, place, filled = _others(pool, items, known, state, selection, hidden, chain)
     free = items == NOBODY
     slot = (np.cumsum(free, axis=1) - 1)[free]
     users = np.nonzero(free)[0]
     came = place[users, slot]
     items[free] = order[users, slot]
     kinds[free] = np.where(items[free] == NOBODY, FREE, np.where(came != NOBODY, CHOSEN, FILLED))
+    sources = np.full(items.shape, SOURCES.index(POPULAR), np.int32)
+    sources[free] = filled[users, slot]
     scores, scored = np.zeros(items.shape), np.zeros(items.shape, np.bool_)
     scored[free] = came != NOBODY
     if pool.items.size:
@@ -94,6 +108,7 @@ def arrange(
         kinds=np.take_along_axis(kinds, together, axis=1),
         scores=np.take_along_axis(scores, together, axis=1),
         scored=np.take_along_axis(scored, together, axis=1),
+        sources=np.take_along_axis(sources, together, axis=1),
     )
 
 
@@ -106,13 +121,17 @@ def listed(
     n: int,
     hidden: Rows,
     selection: Selection,
-) -> IntArray:
-    """The ranker's lists [U, N] from candidates [C] that may be shown, filled up as the published ones are."""
+    chain: Chain = NO_CHAIN,
+) -> tuple[IntArray, IntArray]:
+    """The ranker's lists [U, N] from candidates [C] that may be shown, filled up as the published ones are.
+
+    Also where each item is from, int32 [U, N], as a place in ``lists.SOURCES``.
+    """
     pool = ranked_pool(rows, items, logits, len(known), n, selection, state)
     if not selection.plain:
-        return arrange(pool, known, state, selection, n, hidden, 0).items
-    fill(pool.items, known, state, hidden)
-    return pool.items
+        places = arrange(pool, known, state, selection, n, hidden, 0, chain)
+        return places.items, places.sources
+    return pool.items, fill(pool.items, known, state, hidden, chain)
 
 
 def _pinned(state: ItemState, selection: Selection, n: int, hidden: Rows) -> IntArray:
@@ -165,15 +184,19 @@ def _explore(
 
 
 def _others(
-    pool: Pool, given: IntArray, known: UserBlock, state: ItemState, selection: Selection, hidden: Rows
-) -> tuple[IntArray, IntArray]:
-    """Items for the places that are left [U, N], in their order, and their places in the pool (``NOBODY``: filled)."""
+    pool: Pool, given: IntArray, known: UserBlock, state: ItemState, selection: Selection, hidden: Rows, chain: Chain
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Items for the places that are left [U, N], in their order.
+
+    Also their places in the pool (``NOBODY``: filled), and where they are from.
+    """
     n = given.shape[1]
     wanted = (given == NOBODY).sum(axis=1)
     place = choose(pool, wanted, n, given, selection, state)
     items = np.full((len(wanted), n), NOBODY, np.int32)
     if pool.items.size:
         items = np.where(place != NOBODY, np.take_along_axis(pool.items, place, axis=1), NOBODY).astype(np.int32)
+    sources = np.full(items.shape, SOURCES.index(PERSONAL), np.int32)
     have = (place != NOBODY).sum(axis=1)
     short, width = have < wanted, 2 * n
     plain = replace(selection, method="none")
@@ -181,15 +204,16 @@ def _others(
         queue = np.zeros((len(items), width), np.int32)  # of those who have enough: an item, so that nothing is filled
         queue[short] = NOBODY
         queue[short, :n] = np.where(place[short] != NOBODY, items[short], NOBODY)
-        fill(queue, known, state, hidden)
+        came_from = fill(queue, known, state, hidden, chain)
         queue[~short] = NOBODY
         again = choose(Pool(queue, _NOTHING, np.zeros(queue.shape)), wanted, n, given, plain, state)
         taken = np.where(again != NOBODY, np.take_along_axis(queue, again, axis=1), NOBODY)
         items[short] = taken[short]
+        sources[short] = np.take_along_axis(came_from, np.maximum(again, 0), axis=1)[short]
         got = (again != NOBODY).sum(axis=1)
         short &= (got < wanted) & (queue[:, -1] != NOBODY)  # the end of the catalogue is not reached
         width *= _WIDER
-    return items, place
+    return items, place, sources
 
 
 _NOTHING: DoubleArray = np.zeros((0, 0))

@@ -99,6 +99,8 @@ def item_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
     catalogue = promised.events.select(c.ITEM_ID).distinct()
     if asked.explore.places:
         catalogue = catalogue.union(promised.rules.where(c.NEW).select(c.ITEM_ID)).distinct()
+    if promised.settings.cold.new_items:
+        catalogue = promised.rules.select(c.ITEM_ID)
     rows = lists.join(promised.rules.select(c.ITEM_ID, c.ALLOWED, c.NEW), on=c.ITEM_ID, how="left")
     rows = rows.join(catalogue.withColumn("listed", F.lit(True)), on=c.ITEM_ID, how="left")
     marks["items outside the catalogue"] = F.col("listed").isNull()

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.cuts import Cut
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.candidates import Candidates, build_candidates
+from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
+from recsys_spark.scoring.lists import Chain
 from recsys_spark.scoring.select import Selection
+from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
 from recsys_spark.tables.histories import UserBlock
@@ -26,11 +28,12 @@ class Recipe:
     ref : StateRef
     ranker : str
         Run folder.
-    retrieved, own : int
-        Candidates of a user; own is 0 where all of them are hidden.
+    plan : Plan
+        Of the candidates.
+    chain : tuple of str
+        Sources that fill lists before popular items do.
     hide_seen, hide_days
         As in the settings ``rules``.
-    recent_days : int
     threads : int
         Torch threads of a worker process.
     by : {"ranker", "retrieval"}
@@ -41,11 +44,10 @@ class Recipe:
 
     ref: StateRef
     ranker: str
-    retrieved: int
-    own: int
+    plan: Plan
+    chain: tuple[str, ...]
     hide_seen: str
     hide_days: int
-    recent_days: int
     threads: int
     by: str
     selection: Selection
@@ -58,18 +60,22 @@ class Recipe:
             known = known.between(self.ref.cut.time - self.hide_days * SECONDS_PER_DAY, self.ref.cut.time)
         return known.distinct_items()
 
+    def filling(self) -> Chain:
+        """What fills the lists that candidates leave short."""
+        return Chain(self.chain, load_sources(self.plan.more))
+
 
 def recipe(work: Work, at: Cut) -> Recipe:
     """Recipe of a stage's inputs at a cut."""
     settings = work.settings
+    ref = state_ref(work.store.storage.uri, work.inputs, at, settings.features)
     return Recipe(
-        ref=state_ref(work.store.storage.uri, work.inputs, at, settings.features),
+        ref=ref,
         ranker=work.inputs["ranker"].folder,
-        retrieved=settings.candidates.retrieved,
-        own=0 if settings.rules.hide_seen == "all" else settings.candidates.own,
+        plan=candidate_plan(settings, work.store, work.inputs, ref),
+        chain=tuple(settings.cold.chain),
         hide_seen=settings.rules.hide_seen,
         hide_days=settings.rules.hide_days,
-        recent_days=settings.features.recent_days,
         threads=settings.launch.threads,
         by=settings.score.by,
         selection=Selection.of(settings),
@@ -95,5 +101,6 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
 
     state = load_state(how.ref)
     model = load_ranker(how.ref, how.ranker, how.threads)
-    found = build_candidates(known, state, how.ref.cut.time, how.retrieved, how.own, how.recent_days)
+    hidden = how.hidden(known) if how.hide_seen == "window" else None  # the others decide on own items as a whole
+    found = build_candidates(known, state, how.ref.cut.time, how.plan, hidden)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state

@@ -37,9 +37,10 @@ from recsys_spark.scoring.lists import (
     reasons_of,
     to_arrow,
 )
-from recsys_spark.scoring.places import CHOSEN, EXPLORED, PINS, arrange, name_given
+from recsys_spark.scoring.places import EXPLORED, PINS, arrange, name_given
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
@@ -214,26 +215,25 @@ def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.
 
 
 def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray | None = None) -> Lists:
-    """Lists of a block: the best candidates that the rules allow, filled up with popular items.
+    """Lists of a block: the best candidates that the rules allow, filled up by the chain and with popular items.
 
     The score of a row is the model's own: the probability that the user takes the item, or the product of their vectors
-    where the retrieval model's order is published. Rows that the model did not score (popular, pinned, explored) have
+    where the retrieval model's order is published. Rows that the model did not score (filled up, pinned, explored) have
     scores below those, and below 0. So scores fall along the whole list where the models' order alone decides.
     """
     known = block.before(how.ref.cut.time)
-    hidden = how.hidden(known)
+    hidden, filling = how.hidden(known), how.filling()
     pool, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n, hidden)
     if how.selection.plain:
         items, scores, scored = pool.items, pool.scores, pool.items >= 0
-        personal, places = scored, None
-        fill(items, known, state, hidden)
+        places, sources = None, fill(items, known, state, hidden, filling)
     else:
-        places = arrange(pool, known, state, how.selection, n, hidden, how.ref.cut.time)
-        items, scores, scored = places.items, places.scores, places.scored
-        personal = places.kinds == CHOSEN
+        places = arrange(pool, known, state, how.selection, n, hidden, how.ref.cut.time, filling)
+        items, scores, scored, sources = places.items, places.scores, places.scored, places.sources
     if how.by == "ranker":
         scores = probability(scores)
-    lists = reasons_of(items, known, state, personal, how.ref.cut.time, how.hide_seen != "all", item_ids)
+    repeats = how.hide_seen != "all"
+    lists = reasons_of(items, known, state, sources, how.ref.cut.time, repeats, item_ids, filling.more)
     if places is not None:
         name_given(lists, places, {PINS: SOURCES.index(PINNED), EXPLORED: SOURCES.index(EXPLORE)})
     least = np.where(scored, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
@@ -257,7 +257,7 @@ def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[
     vectors = state.vectors_of(known.users)
     catalogue = moved_catalogue(how.ref, how.selection) if how.selection.moves else state.catalogue
     pool = retrieved_pool(vectors, n, how.selection, state, catalogue, hidden, USERS_AT_ONCE)
-    pool.items[np.diff(known.indptr) == 0] = -1
+    pool.items[np.diff(known.indptr) < how.plan.min_events] = -1
     return pool, state
 
 
@@ -302,7 +302,7 @@ STAGE = Stage(
     name="score",
     does="top-N lists for every user",
     run=score,
-    sections=("split", "features", "candidates", "rules", "diversity", "score"),
+    sections=("split", "features", "candidates", "cold", "rules", "diversity", "score"),
     inputs=(
         "histories",
         "item_stats",
@@ -313,6 +313,7 @@ STAGE = Stage(
         "item_ids",
         "feature_spec",
         "retrieval_model",
+        *SOURCE_TABLES,
         "ranker",
         "item_rules",
     ),

@@ -33,6 +33,10 @@ class StateRef:
         Root URI that every worker can read.
     item_stats, item_windows, item_features, user_features, retrieval : str
         Run folders, relative to the root.
+    item_vectors : str
+        Run folder with the items' vectors, where those of new items come from their attributes.
+    described : str
+        Run folder with content vectors, where items that have one are allowed without any event.
     cut : Cut
     groups : tuple of str
         Item features in whose values habits are counted.
@@ -52,6 +56,8 @@ class StateRef:
     groups: tuple[str, ...]
     windows: tuple[int, ...] = ()
     moment: tuple[str, ...] = ()
+    item_vectors: str = ""
+    described: str = ""
     rules: str = ""
 
 
@@ -68,8 +74,8 @@ class ItemWindow:
 class ItemState:
     """Items at a cut; every array has a row an item index (M rows).
 
-    ``allowed`` tells the items with an event before the cut that the rules do not forbid: the catalogue of that cut.
-    ``popular`` lists them, the one
+    ``allowed`` tells the items with an event before the cut, and new ones whose attributes gave them a vector where the
+    settings say so, that the rules do not forbid: the catalogue of that cut. ``popular`` lists them, the one
     with most recent events first. ``windows`` are by their days; ``last_time`` is the newest event's, 0 without any,
     and is known only where there are windows.
     """
@@ -119,6 +125,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
             "setting 'retrieval.model'",
             "Set it to mf and run train-retrieval again; other models only train and are compared.",
         )
+    content = inputs.get("content_model")
     return StateRef(
         root=root,
         item_stats=inputs["item_stats"].folder,
@@ -130,6 +137,8 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
         groups=tuple(features.group),
         windows=tuple(features.windows),
         moment=tuple(features.moment),
+        item_vectors=content.folder if content is not None and content.extra.get("items") else "",
+        described=content.folder if content is not None and content.extra.get("new_items") else "",
         rules=inputs["item_rules"].folder if "item_rules" in inputs else "",
     )
 
@@ -138,7 +147,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
 def load_state(ref: StateRef) -> ItemState:
     """Load the state; the vectors are memory-mapped, so that workers of one host share them."""
     storage = Storage(ref.root)
-    vectors = load_array(storage, f"{ref.retrieval}/item_vectors.{ref.cut.name}.npy")
+    vectors = load_array(storage, f"{ref.item_vectors or ref.retrieval}/item_vectors.{ref.cut.name}.npy")
     size = len(vectors)
     stats = read_parquet(storage, ref.item_stats, [("cut", "=", ref.cut.name)])
     place = stats[c.ITEM_INDEX].to_numpy()
@@ -153,8 +162,12 @@ def load_state(ref: StateRef) -> ItemState:
     order = np.lexsort((np.arange(size), -events, -recent))
     features = read_parquet(storage, ref.item_features)
     windows, last_time = _windows(storage, ref, size)
+    allowed = events > 0
+    if ref.described:
+        allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy")[:, :-1].any(axis=1)
     rules = load_rules(storage, ref.rules, size) if ref.rules else None
-    allowed = events > 0 if rules is None else (events > 0) & rules.allowed
+    if rules is not None:
+        allowed = allowed & rules.allowed
     return ItemState(
         vectors=vectors,
         user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),

@@ -132,6 +132,27 @@ _ALL = [
         "newest vectors of the items; the last place is the bias; no rows with NeuMF",
     ),
     TableSpec(
+        "item_neighbours",
+        "cut string, item_index int, neighbours array<int>, similarities array<float>",
+        ("cut", "item_index"),
+        "items that the same users had before each cut, with the cosine; none where candidates.sources lacks item_knn",
+    ),
+    TableSpec(
+        "content_model",
+        "",
+        (),
+        "vectors of the items by their attributes, one file a cut, and the network's figures (files); none where "
+        "nothing asks for them",
+        kind="files",
+    ),
+    TableSpec(
+        "segment_items",
+        "cut string, segment string, codes array<int>, rank int, item_index int, events bigint",
+        ("cut", "segment", "rank"),
+        "most popular items of late in each segment of the users before each cut; none without candidates.segment.by",
+    ),
+    TableSpec("fusion", "", (), "weights of the learned blend of sources (blend.json); none otherwise", kind="files"),
+    TableSpec(
         "ranker_examples",
         "",
         ("split", "user_index", "item_index", "cut"),

@@ -28,6 +28,7 @@ STAGES = (
     "clean",
     "featurize",
     "train-retrieval",
+    "sources",
     "candidates",
     "train-ranker",
     "evaluate",

@@ -31,5 +31,5 @@ def test_neumf_is_trained_by_the_stages_and_refused_at_candidates(
     again = run_stages(spark, settings, tiny_log.dt, ["train-retrieval"])
     assert again["retrieval_model"].run_id == first["retrieval_model"].run_id  # done before
     with pytest.raises(RecsysError, match=r"setting 'retrieval\.model'.*'neumf', which has no vectors"):
-        run_stages(spark, settings, tiny_log.dt, ["candidates"])
+        run_stages(spark, settings, tiny_log.dt, ["sources", "candidates"])
     assert store.current("ranker_examples", tiny_log.dt) is None

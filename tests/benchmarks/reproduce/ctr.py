@@ -14,7 +14,7 @@ from recsys_spark.stage import run_stage
 from recsys_spark.tables import TableStore
 from recsys_spark.tables.arrays import read_parquet
 
-STAGES = ("clean", "featurize", "train-retrieval", "candidates", "train-ranker", "evaluate")
+STAGES = ("clean", "featurize", "train-retrieval", "sources", "candidates", "train-ranker", "evaluate")
 SEED = "ranker.seed"
 
 

@@ -99,11 +99,11 @@ def write(root: str, data: Data) -> None:
         "item_stats", iter([("part", {"cut": [FINAL] * len(items), "item_index": items, **dict.fromkeys(counts, one)})])
     )
     no_rules = [(c.ALLOWED, np.ones, bool), (c.BOOST, np.zeros, np.float32), (c.PINNED, np.zeros, np.int32),
-                (c.NEW, np.zeros, bool)]  # fmt: skip
+                 (c.NEW, np.zeros, bool)]  # fmt: skip
     ruled = {name: make(len(items), kind) for name, make, kind in no_rules}
     no_caps = pa.ListArray.from_arrays(np.zeros(len(items) + 1, np.int32), pa.array([], pa.int64()))
     rows("item_rules", iter([("part", {c.ITEM_INDEX: items, **ruled, c.CAPS: no_caps})]))
-    for table in ("item_windows", "user_features", "item_features"):
+    for table in ("item_windows", "user_features", "item_features", "item_neighbours", "segment_items"):
         rows(table, iter([("part", {"index": items[:1]})]))
     for side, vectors in (("user", data.user), ("item", data.item)):
         save_array(store.storage, f"{store.folder('retrieval_model', stamp)}/{side}_vectors.{FINAL}.npy", vectors)
@@ -114,6 +114,8 @@ def write(root: str, data: Data) -> None:
         ("ranker", "spec.json", {"retrieval_version": model.content_hash}),
     ):
         store.storage.write_json(f"{store.folder(table, stamp)}/{file}", told)
+        store.point(store.seal(None, table, stamp))
+    for table in ("content_model", "fusion"):  # which no setting asks for
         store.point(store.seal(None, table, stamp))
     spark.stop()
 

@@ -174,6 +174,42 @@ def test_no_list_length_of_ten_and_unknown_names() -> None:
     assert len(METRICS) == len(words.METRICS)
 
 
+BY_SOURCE = [
+    (("source:item_knn", "new", "ndcg", 10), 0.0321, 9),
+    (("ranker", "source:personal", "ndcg", 10), 0.0711, 9),
+    (("ranker", "source:personal", "recall", 10), 0.0722, 9),
+    (("ranker", "source:segment", "ndcg", 10), 0.0811, 9),
+    (("ranker", "source:segment", "recall", 10), 0.0822, 9),
+    (("ranker", "source:popular", "ndcg", 10), 0.0, 9),
+    (("ranker", "source:popular", "recall", 10), 0.0, 9),
+    (("candidates", "new", "recall", 0), 0.456, 9),
+    (("candidates", "new", "candidates", 0), 321.4, 9),
+]
+
+
+def test_sources_have_figures_of_their_own_and_no_slice() -> None:
+    found = figures([*rows(), *BY_SOURCE], words.models(28, 60.0, True) | words.SOURCES)
+    assert [block.name for block in found.blocks] == ["Repeats counted", "New items only"]
+    assert [line.name for line in found.blocks[1].first.lines] == ["Source item_knn"]
+    assert [(row.source, row.k, row.ndcg, row.recall) for row in found.by_source] == [
+        ("segment", 10, 0.0811, 0.0822),
+        ("personal", 10, 0.0711, 0.0722),
+    ]
+    assert found.candidates == [(0.456, 321.4, 9, "New items only")]
+    without = figures(rows(), words.models(28, 60.0, True))
+    assert (without.by_source, without.candidates) == ([], [])
+
+
+def test_what_sources_add_is_on_the_page(work: WorkFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, before = page_of(work)
+    assert "What each source adds" not in before.text
+    monkeypatch.setattr("recsys_spark.reporting.report.metric_rows", lambda _: [*rows(), *BY_SOURCE])
+    _, page = page_of(work)
+    for shown in ("What each source adds", "segment 0.0811 0.0822", "personal 0.0711 0.0722", "Source item_knn"):
+        assert shown in page.text
+    assert "45.6 % of the truth is among 321 candidates" in page.text
+
+
 def test_validation_is_drawn_for_the_phase_that_chose_the_epochs() -> None:
     plots = curve_plots("m", CURVES["retrieval_model"], ["ranker_1", "final"])
     assert [title for title, _ in plots] == [
@@ -208,6 +244,9 @@ def test_hostile_phase_names_are_text_in_the_plots() -> None:
         ("own:1200:9", "had it 1,200 times, last 9 days ago"),
         ("taste", "new, fits the taste"),
         ("taste:a:1", "new, goes with a:1"),
+        ("content", "new, is like what the user had"),
+        ("content:7", "new, is like 7"),
+        ("segment:age=25-34, country=DE", "popular with people like this: age 25-34, country DE"),
         ("popular:1", "popular: 1 event in the recent window"),
         ("own:x:1", "own:x:1"),
         ("own:1", "own:1"),
@@ -222,6 +261,8 @@ def test_the_item_that_a_reason_names_is_told_by_its_label() -> None:
     assert words.named_by("taste:a:1") == "a:1"
     assert words.named_by("own:1:2") == words.named_by("taste") == ""
     assert words.reason("taste:a:1", like="Tea") == "new, goes with Tea"
+    assert words.named_by("content:b:1") == "b:1"
+    assert words.reason("content:b:1", like="Tea") == "new, is like Tea"
 
 
 def test_shares_never_claim_all_or_nothing() -> None:

@@ -13,7 +13,7 @@ from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.lists import SCHEMA, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, SOURCES, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
@@ -52,8 +52,9 @@ def test_lists_are_those_made_user_by_user(users: Events, seed: int, n: int, hid
     chosen = best(rows, items, logits, len(users), n)
     personal = chosen >= 0
     listed = np.where(personal, items[chosen] if len(items) else -1, -1).astype(np.int32)
-    fill(listed, known, state, known.distinct_items() if hide else Rows.empty(len(users)))
-    lists = reasons_of(listed, known, state, personal, NOW)
+    sources = fill(listed, known, state, known.distinct_items() if hide else Rows.empty(len(users)))
+    assert np.array_equal(sources == 0, personal)
+    lists = reasons_of(listed, known, state, sources, NOW)
     names = Names.of(pa.array([f"i{item}" for item in range(ITEMS)]))
     people = Names.of(pa.array([f"u{user}" for user in range(len(users))]))
     table, _ = to_arrow([lists], people, names, VERSIONS)
@@ -72,9 +73,9 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
     state, lists = _state(3), []
     for block in blocks:
         items = np.array([[3, 5]] * len(block), np.int32)
-        personal = np.array([[True, True]] * len(block))
-        personal[-1, -1] = False
-        lists.append(reasons_of(items, block, state, personal, NOW))
+        sources = np.zeros((len(block), 2), np.int32)
+        sources[-1, -1] = SOURCES.index("popular")
+        lists.append(reasons_of(items, block, state, sources, NOW))
     people, names = Names.of(pa.array(["a", "b", "c"])), Names.of(pa.array([str(item) for item in range(ITEMS)]))
     table, content = to_arrow(lists, people, names, VERSIONS)
     parts = [
@@ -109,9 +110,9 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
 def test_a_new_item_is_explained_by_the_nearest_of_the_users_newest(users: Events, seed: int) -> None:
     known, state, draw = _block(users), _state(len(users)), np.random.default_rng(seed)
     items = draw.integers(2, ITEMS, (len(users), 3)).astype(np.int32)
-    personal = np.diff(known.indptr)[:, None] > np.zeros(3)
+    sources = np.where(np.diff(known.indptr)[:, None] > np.zeros(3), 0, SOURCES.index("popular")).astype(np.int32)
     names = pa.array([f"i:{item}" for item in range(ITEMS)])
-    lists = reasons_of(items, known, state, personal, NOW, False, names)
+    lists = reasons_of(items, known, state, sources, NOW, False, names)
     for user in range(len(users)):
         newest = known.slice(user, user + 1).items[::-1][:50].tolist()
         for place, item in enumerate(items[user].tolist()):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Features
-from recsys_spark.scoring.candidates import build_candidates
+from recsys_spark.scoring.candidates import Plan, build_candidates
 from recsys_spark.scoring.pairs import feature_names
+from recsys_spark.scoring.sources.fusion import Part
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
@@ -61,6 +62,10 @@ def _state(users: int) -> ItemState:
     )
 
 
+def _plan(retrieved: int, own: int) -> Plan:
+    return Plan((Part("retrieval", retrieved), Part("repeat", own)), RECENT)
+
+
 def _expected(mine: list[tuple[int, int]], item: int, kinds: np.ndarray) -> dict[str, float]:
     """Features of one user and item by their words."""
     triples = {(day, i) for day, i in mine}
@@ -89,7 +94,7 @@ def _expected(mine: list[tuple[int, int]], item: int, kinds: np.ndarray) -> dict
 @given(events)
 def test_features_are_what_their_words_say(users: Events) -> None:
     block, state = _block(users), _state(len(users))
-    found = build_candidates(block, state, NOW, retrieved=3, own=50, recent_days=RECENT)
+    found = build_candidates(block, state, NOW, _plan(3, 50))
     names = feature_names(Features(group=["kind"]))
     assert found.numbers.shape == (len(found.rows), len(names))
     for place, (row, item) in enumerate(zip(found.rows, found.items, strict=True)):
@@ -105,7 +110,7 @@ def test_features_are_what_their_words_say(users: Events) -> None:
 @given(events, st.integers(1, 15), st.integers(0, 15))
 def test_candidates_are_the_best_new_items_and_the_most_used_own_ones(users: Events, retrieved: int, own: int) -> None:
     block, state = _block(users), _state(len(users))
-    found = build_candidates(block, state, NOW, retrieved, own, RECENT)
+    found = build_candidates(block, state, NOW, _plan(retrieved, own))
     scores = state.user_vectors @ state.vectors.T
     for row, mine in enumerate(users):
         items = found.items[found.rows == row].tolist()
@@ -129,9 +134,9 @@ def test_features_do_not_depend_on_the_other_users_of_the_block() -> None:
     users = [[(int(d), int(i)) for d, i in zip(draw.integers(1, 399, 20), draw.integers(2, 12, 20), strict=True)]
              for _ in range(5)]  # fmt: skip
     block, state = _block(users), _state(5)
-    together = build_candidates(block, state, NOW, 4, 50, RECENT)
+    together = build_candidates(block, state, NOW, _plan(4, 50))
     for row in range(5):
-        alone = build_candidates(block.slice(row, row + 1), state, NOW, 4, 50, RECENT)
+        alone = build_candidates(block.slice(row, row + 1), state, NOW, _plan(4, 50))
         mine = together.rows == row
         assert np.array_equal(alone.items, together.items[mine])
         assert np.array_equal(alone.numbers, together.numbers[mine], equal_nan=True)

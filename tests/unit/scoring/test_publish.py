@@ -149,6 +149,21 @@ def test_places_for_new_items_hold_new_items_and_not_more(checked: Checked) -> N
     assert "items outside the catalogue" in checked([row, ("a", 2, "n", -1.0, "explore")], items=fresh)
 
 
+def test_items_without_an_event_are_of_the_catalogue_where_new_ones_may_be_shown(
+    spark: SparkSession, tiny_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = tiny_settings(tmp_path, score={"n": 2}, rules={"hide_seen": "none"}, cold={"items": True})
+    events = small_frame(spark, [("a", "x")], "user_id string, item_id string")
+    rules = small_frame(spark, [(item, *PLAIN["x"]) for item in "xn"], RULES)
+    rows = [("a", 1, "x", 0.9, "personal"), ("a", 2, "n", 0.8, "personal")]
+    lists = small_frame(spark, rows, f"{ROWS}, source string")
+    for new_items, problems in ((False, 1), (True, 0)):
+        cold = settings.cold.model_copy(update={"new_items": new_items})
+        asked = settings.model_copy(update={"cold": cold})
+        found = item_problems(lists, Promised(asked, DT, events, rules, 1))
+        assert found["items outside the catalogue"] == problems
+
+
 def test_personal_items_have_the_least_score(checked: Checked) -> None:
     least = {"hide_seen": "none", "min_score": 0.4}
     assert checked(GOOD[:2], least) == set()

@@ -1,0 +1,1 @@
+"""Stage ``sources``: what the sources of candidates read beside the retrieval model."""
