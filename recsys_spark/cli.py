@@ -20,6 +20,7 @@ from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import check_day
 from recsys_spark.errors import RecsysError
 from recsys_spark.generator.command import generate
+from recsys_spark.operating.command import prune, rollback, runs
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import TableStore
 from recsys_spark.tracking import check_tracking
@@ -122,6 +123,9 @@ for _name in STAGES:
     app.command(_name)(_stage_command(_name))
 app.command()(tune)
 app.command()(generate)
+app.command()(runs)
+app.command()(rollback)
+app.command()(prune)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:

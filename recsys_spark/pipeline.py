@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from recsys_spark.config import Settings
 from recsys_spark.errors import RecsysError
+from recsys_spark.operating.retention import clear, plan_clearing
+from recsys_spark.progress import say
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
@@ -68,9 +70,25 @@ def run_stages(
     chosen = [load_stage(name) for name in (STAGES if names is None else names)]
     run_id = new_run_id()
     written: dict[str, Manifest] = {}
-    with writer_lock(TableStore(settings.root).storage):
+    with writer_lock(TableStore(settings.root).storage, run_id=run_id) as lease:
         for stage in chosen:
-            written |= run_stage(stage, spark, settings, dt, run_id, force)
+            lease.check()
+            written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
+        if names is None:
+            clear_old(settings)
     if "report" in written:
         add_report(settings, TableStore(settings.root), dt)
     return written
+
+
+def clear_old(settings: Settings) -> None:
+    """Delete old runs where the settings ask for it; the night is done, whatever becomes of that."""
+    store = TableStore(settings.root)
+    try:
+        clearing = plan_clearing(store, settings.retention)
+        clear(store, clearing)
+    except (RecsysError, OSError) as error:
+        say(f"retention: old runs were not all deleted ({error})")
+        return
+    if clearing.runs:
+        say(f"retention: deleted {len(clearing.runs)} old runs ({clearing.bytes / 2**20:,.0f} MiB)")

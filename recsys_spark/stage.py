@@ -21,10 +21,14 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.memory import PeakMemory
 from recsys_spark.progress import say
 from recsys_spark.tables import Manifest, TableStore
+from recsys_spark.tables.pointer import pointer_path, read_pointer
 from recsys_spark.tables.store import Stamp
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+_NOTED = 20  # earlier runs of a stage and day whose seconds are kept
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def run_stage(
     dt: str,
     run_id: str | None = None,
     force: bool = False,
+    token: int | None = None,
 ) -> dict[str, Manifest]:
     """Do a stage, or find it done, and let readers see its tables.
 
@@ -118,6 +123,8 @@ def run_stage(
         Name of the run folders; made here where it is not given.
     force : bool
         Do it again although nothing changed.
+    token : int, optional
+        Fencing token of the writer; see ``tables.fence``.
 
     Returns
     -------
@@ -132,7 +139,7 @@ def run_stage(
         found_all = {name: each for name, each in finished.items() if each is not None}
         if len(found_all) == len(stage.outputs):
             say(f"{stage.name}: done before (run {', '.join(sorted({m.run_id for m in found_all.values()}))})")
-            return _show(stage, store, found_all)
+            return _show(stage, store, found_all, token, force)
     say(f"{stage.name}: {stage.does}")
     started = time.monotonic()
     spark.sparkContext.setJobGroup(stage.name, stage.does)
@@ -141,7 +148,7 @@ def run_stage(
             written = stage.run(Work(settings, store, dt, stamp, inputs, spark))
     finally:
         spark.catalog.clearCache()
-    outputs = _show(stage, store, {manifest.table: manifest for manifest in written})
+    outputs = _show(stage, store, {manifest.table: manifest for manifest in written}, token, force)
     seconds = time.monotonic() - started
     _note(store, stage, stamp, outputs, seconds, memory.mib)
     rows = ", ".join(f"{m.table} {m.rows:,}" for m in outputs.values() if m.rows)
@@ -189,15 +196,24 @@ def _stamp(
     return Stamp(dt, run_id, stage.name, fingerprint, settings_hash, __version__, runs)
 
 
-def _show(stage: Stage, store: TableStore, outputs: dict[str, Manifest]) -> dict[str, Manifest]:
+def _show(
+    stage: Stage, store: TableStore, outputs: dict[str, Manifest], token: int | None, force: bool
+) -> dict[str, Manifest]:
     if stage.points:
         for manifest in outputs.values():
             try:
-                current = store.current(manifest.table, manifest.dt)
+                pointer = read_pointer(store.storage, manifest.table, manifest.dt)
             except RecsysError:
-                current = None  # a damaged pointer is mended by the next good run
-            if current is None or current.run_id != manifest.run_id:
-                store.point(manifest)
+                pointer = None  # a damaged pointer is mended by the next good run
+            if pointer is not None and pointer.run_id == manifest.run_id:
+                continue
+            if pointer is not None and manifest.content_hash in pointer.refused and not force:
+                raise RecsysError(
+                    f"run {manifest.run_id} has the content that was rolled back",
+                    store.storage.url(pointer_path(manifest.table, manifest.dt)),
+                    "Change what it was made from; or, to show it all the same, use --force.",
+                )
+            store.point(manifest, token)
     return outputs
 
 
@@ -205,9 +221,11 @@ def _note(
     store: TableStore, stage: Stage, stamp: Stamp, outputs: dict[str, Manifest], seconds: float, peak_mib: int
 ) -> None:
     """Keep time and memory of the stage for the report; they are figures of a run, not of a table."""
+    path = f"_stages/dt={stamp.dt}/{stage.name}.json"
     store.storage.write_json(
-        f"_stages/dt={stamp.dt}/{stage.name}.json",
+        path,
         {
+            "earlier": _earlier(store, path),
             "stage": stage.name,
             "run_id": stamp.run_id,
             "seconds": round(seconds, 1),
@@ -215,3 +233,13 @@ def _note(
             "rows": {name: manifest.rows for name, manifest in outputs.items()},
         },
     )
+
+
+def _earlier(store: TableStore, path: str) -> dict[str, float]:
+    """Seconds of the runs before, by run, from the note that is about to be replaced."""
+    try:
+        before = store.storage.read_json(path) if store.storage.exists(path) else {}
+        seconds = {**before.get("earlier", {}), before["run_id"]: before["seconds"]}
+    except (RecsysError, AttributeError, KeyError, TypeError):
+        return {}
+    return dict(list(seconds.items())[-_NOTED:])

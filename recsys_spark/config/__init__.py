@@ -19,6 +19,7 @@ from recsys_spark.config.models import (
     Score,
     Training,
 )
+from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, Pin, PinTable, Rules
 from recsys_spark.config.settings import Settings
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
@@ -49,6 +50,7 @@ __all__ = [
     "Ranker",
     "Reader",
     "Report",
+    "Retention",
     "Retrieval",
     "Rules",
     "Score",

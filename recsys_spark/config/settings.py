@@ -15,6 +15,7 @@ from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.input import Input
 from recsys_spark.config.models import Candidates, Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Diversity, Rules
 from recsys_spark.config.where import Launch, Spark, Tracking
 
@@ -41,6 +42,7 @@ class Settings(Section):
     score: Score = Score()
     publish: Publish = Publish()
     report: Report = Report()
+    retention: Retention = Retention()
     launch: Launch = Launch()
     spark: Spark = Spark()
     tracking: Tracking = Tracking()

@@ -147,6 +147,23 @@ def test_a_stage_done_again_by_force_gives_the_same_content(stage: str, local_ro
     assert pointers(root) != runs
 
 
+def test_lists_that_were_rolled_back_are_not_shown_again_by_themselves(local_root: Night, tmp_path: Path) -> None:
+    config, root = copied(local_root, tmp_path)
+    store, day = TableStore(str(root)), ("--config", config, "--date", local_root.dt)
+    lists = store.need("top_n", local_root.dt)
+    back = recsys("rollback", *day, "--table", "top_n", "--withdraw")
+    assert back.code == 0, back
+    assert store.latest("top_n").dt < local_root.dt
+    assert f"newest: {store.latest('top_n').dt}" in back.out
+
+    line = complaint(recsys("publish", *day))
+    assert f"run {lists.run_id} has the content that was rolled back" in line
+    assert store.current("top_n", local_root.dt) is None
+    forced = recsys("publish", *day, "--force")
+    assert forced.code == 0, forced
+    assert store.need("top_n", local_root.dt) == lists
+
+
 def test_lists_of_a_bucket_that_is_done_are_kept_when_scoring_is_ended(local_root: Night, tmp_path: Path) -> None:
     """The last bucket's histories are torn, so that its task fails; then they are whole again."""
     config, root = copied(local_root, tmp_path)
