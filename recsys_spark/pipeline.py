@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from recsys_spark.config import Settings
-from recsys_spark.errors import RecsysError
+from recsys_spark.errors import Held, RecsysError
 from recsys_spark.operating.retention import clear, plan_clearing
+from recsys_spark.outcome import refuse_held, settle
 from recsys_spark.progress import say
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
@@ -26,6 +27,7 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "evaluate": "recsys_spark.evaluation.evaluate:STAGE",
     "rules": "recsys_spark.cleaning.item_rules:STAGE",
     "score": "recsys_spark.scoring.score:STAGE",
+    "watch": "recsys_spark.watch.watch:STAGE",
     "publish": "recsys_spark.scoring.publish:STAGE",
     "report": "recsys_spark.reporting.report:STAGE",
 }
@@ -66,18 +68,38 @@ def run_stages(
     -------
     dict of str to Manifest
         What they wrote or found written, by table.
+
+    Raises
+    ------
+    Held
+        The stage watch holds tonight's lists: they are not shown. All else was done.
     """
     chosen = [load_stage(name) for name in (STAGES if names is None else names)]
     run_id = new_run_id()
     written: dict[str, Manifest] = {}
+    held: Held | None = None
     with writer_lock(TableStore(settings.root).storage, run_id=run_id) as lease:
-        for stage in chosen:
-            lease.check()
-            written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
+        try:
+            for stage in chosen:
+                lease.check()
+                if stage.enabled is not None and not stage.enabled(settings):
+                    continue
+                try:
+                    refuse_held(stage, spark, settings, dt, force and names is not None)
+                except Held as error:
+                    held = error  # the night's page is written all the same
+                    continue
+                written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
+        except Exception as error:
+            settle(settings, dt, run_id, written, error)
+            raise
+        settle(settings, dt, run_id, written, held)
         if names is None:
             clear_old(settings)
     if "report" in written:
         add_report(settings, TableStore(settings.root), dt)
+    if held is not None:
+        raise held
     return written
 
 

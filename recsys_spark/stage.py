@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -83,6 +83,14 @@ class Stage:
         Cheap and a check of the whole: done at every call.
     sources : callable, optional
         Facts about input outside the tables (raw files) that decide the result.
+    also : callable, optional
+        Further inputs that the settings ask for.
+    unseen : dict of str to str
+        Inputs that are read before readers see them, each with the stage whose finished run it is.
+    seen_first : bool
+        Of ``unseen`` the run that readers see is preferred, where there is one.
+    enabled : callable, optional
+        Whether the settings want the stage at all.
     """
 
     name: str
@@ -94,6 +102,10 @@ class Stage:
     points: bool = True
     sources: Callable[[SparkSession, Settings, str], object] | None = None
     always: bool = False
+    also: Callable[[Settings], tuple[str, ...]] | None = None
+    unseen: dict[str, str] = field(default_factory=dict)
+    seen_first: bool = False
+    enabled: Callable[[Settings], bool] | None = None
 
 
 def new_run_id() -> str:
@@ -132,7 +144,7 @@ def run_stage(
         The outputs, by table.
     """
     store = TableStore(settings.root)
-    inputs = needed_inputs(stage, store, dt)
+    inputs = all_inputs(stage, spark, settings, dt)
     stamp = _stamp(stage, spark, settings, dt, run_id or new_run_id(), inputs)
     if not (force or stage.always):
         finished = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
@@ -159,12 +171,29 @@ def run_stage(
 def finished(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> dict[str, Manifest]:
     """Complete outputs of a stage for the settings and inputs as they are now, whether readers see them or not."""
     store = TableStore(settings.root)
-    stamp = _stamp(stage, spark, settings, dt, "", needed_inputs(stage, store, dt))
+    stamp = _stamp(stage, spark, settings, dt, "", all_inputs(stage, spark, settings, dt))
     found = {name: store.finished(name, dt, stamp.fingerprint) for name in stage.outputs}
     return {name: manifest for name, manifest in found.items() if manifest is not None}
 
 
-def needed_inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifest]:
+def all_inputs(stage: Stage, spark: SparkSession, settings: Settings, dt: str) -> dict[str, Manifest]:
+    """Runs that a stage would read, with those that readers do not see yet."""
+    from recsys_spark.pipeline import load_stage  # which knows all stages
+
+    store = TableStore(settings.root)
+    inputs = needed_inputs(stage, store, dt, settings)
+    for table, writer in stage.unseen.items():
+        found = store.current(table, dt) if stage.seen_first else None
+        found = found or finished(load_stage(writer), spark, settings, dt).get(table)
+        if found is None:
+            raise RecsysError(
+                f"no table '{table}' of these settings for {dt}", store.storage.url(table), f"Run the stage {writer}."
+            )
+        inputs[table] = found
+    return inputs
+
+
+def needed_inputs(stage: Stage, store: TableStore, dt: str, settings: Settings | None = None) -> dict[str, Manifest]:
     """Runs that a stage would read: those that readers of the day see, whole.
 
     Raises
@@ -172,7 +201,8 @@ def needed_inputs(stage: Stage, store: TableStore, dt: str) -> dict[str, Manifes
     RecsysError
         One is missing or damaged.
     """
-    inputs = {name: store.need(name, dt) for name in stage.inputs}
+    also = stage.also(settings) if stage.also and settings else ()
+    inputs = {name: store.need(name, dt) for name in (*stage.inputs, *also)}
     for manifest in inputs.values():
         damaged = store.damage(manifest)
         if damaged:

@@ -56,6 +56,7 @@ STAGES = {
     "evaluate": 120,
     "rules": 30,
     "score": 120,
+    "watch": 60,
     "publish": 30,
     "report": 30,
 }

@@ -23,6 +23,7 @@ from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, Pin, PinTable, Rules
 from recsys_spark.config.settings import Settings
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
+from recsys_spark.config.watch import OnAlarm, Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "InteractionsInput",
     "Labels",
     "Launch",
+    "OnAlarm",
     "Parameter",
     "Pin",
     "PinTable",
@@ -60,6 +62,7 @@ __all__ = [
     "Tracking",
     "Training",
     "Tuning",
+    "Watch",
     "load_settings",
     "load_tuning",
     "parse_settings",

@@ -17,6 +17,7 @@ from recsys_spark.config.input import Input
 from recsys_spark.config.models import Candidates, Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
 from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Diversity, Rules
+from recsys_spark.config.watch import Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 
@@ -40,6 +41,7 @@ class Settings(Section):
     rules: Rules = Rules()
     diversity: Diversity = Diversity()
     score: Score = Score()
+    watch: Watch = Watch()
     publish: Publish = Publish()
     report: Report = Report()
     retention: Retention = Retention()

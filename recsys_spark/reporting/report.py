@@ -12,6 +12,7 @@ from recsys_spark.reporting.figures import figures
 from recsys_spark.reporting.ledger import kept_events, ledger
 from recsys_spark.reporting.lists import example_users, lists
 from recsys_spark.reporting.notes import curves, metric_rows, steps
+from recsys_spark.reporting.outcome import judgement
 from recsys_spark.reporting.people import people
 from recsys_spark.reporting.plots import curve_plots
 from recsys_spark.stage import Stage, Work
@@ -54,6 +55,8 @@ def context(work: Work) -> dict[str, Any]:
         "settings": settings,
         "dt": work.dt,
         "published_at": runs["top_n"].created_at,
+        "shown": _shown(work),
+        "checks": judgement(work, "checks"),
         "sources": sources,
         "worst": worst,
         "events": kept_events(sources),
@@ -80,6 +83,12 @@ def context(work: Work) -> dict[str, Any]:
         "clean": words.clean,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _shown(work: Work) -> bool:
+    """Whether readers see the lists of the page."""
+    current = work.store.current("top_n", work.dt)
+    return current is not None and current.run_id == work.inputs["top_n"].run_id
 
 
 def render(values: dict[str, Any]) -> str:
@@ -127,7 +136,6 @@ STAGE = Stage(
         "ledger",
         "quarantine",
         "metrics",
-        "top_n",
         "retrieval_model",
         "ranker",
         "item_ids",
@@ -137,4 +145,7 @@ STAGE = Stage(
         "histories",
     ),
     outputs=("report",),
+    also=lambda settings: ("checks",) if settings.watch.enabled else (),
+    unseen={"top_n": "score"},  # of a night that was held
+    seen_first=True,
 )

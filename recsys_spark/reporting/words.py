@@ -14,6 +14,7 @@ STAGES = (
     "evaluate",
     "rules",
     "score",
+    "watch",
     "publish",
     "report",
 )

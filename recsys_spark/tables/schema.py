@@ -159,6 +159,19 @@ _ALL = [
         ("user_id", "rank"),
         "the published lists; a version is the content hash of the model's run",
     ),
+    TableSpec(
+        "profiles",
+        "source string, day string, column string, statistic string, bucket string, value double",
+        ("source", "day", "column", "statistic", "bucket"),
+        "counts of tonight's tables (of events: of each of the last days): rows, distinct keys, categories, and "
+        "numbers in bins that grow by a tenth",
+    ),
+    TableSpec(
+        "checks",
+        "name string, source string, column string, level string, value double, limit double, says string",
+        ("name", "source", "column", "says"),
+        "tonight against the nights before: ok, alarm or hold, with what was found, how far it may go, and a sentence",
+    ),
     TableSpec("report", "", (), "the night's page (report.html)", kind="files"),
 ]
 

@@ -33,6 +33,7 @@ STAGES = (
     "evaluate",
     "rules",
     "score",
+    "watch",
     "publish",
     "report",
 )
