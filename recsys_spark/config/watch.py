@@ -42,7 +42,7 @@ class Watch(Section):
         description="volume: events and users of the day, against the median of the days before, at least",
     )
     volume_high: float = Field(2.0, ge=1, description="volume: and at most")
-    refused: Share = Field(0.05, description="refused: rise of the share of rows in quarantine, at most")
+    refused: Share = Field(0.05, description="refused: rise of the share of rows in quarantine, at most, beyond chance")
     bots: Share = Field(
         0.1,
         description="bots: share of the day's events by users who had more than twice as many as anybody on the days "
@@ -51,7 +51,7 @@ class Watch(Section):
     new_values: Share = Field(
         0.05, description="new_values: share of rows with a value that no day before had, of a category, at most"
     )
-    nulls: Share = Field(0.1, description="nulls: rise of the share of rows without a value, at most")
+    nulls: Share = Field(0.1, description="nulls: rise of the share of rows without a value, at most, beyond chance")
     psi: float = Field(
         0.25,
         ge=0,

@@ -111,12 +111,12 @@ def table_checks(source: str, now: Folded, before: list[Folded], watch: Watch) -
 def refused_check(now: tuple[int, int], before: tuple[int, int] | None, watch: Watch) -> Check:
     """Share of the night's new rows in quarantine; each pair is (rows read, rows refused) since the beginning."""
     read, refused = now
-    usual = 0.0
+    usual, earlier = 0.0, read
     if before is not None and before[0] and read > before[0]:
-        usual = before[1] / before[0]
+        usual, earlier = before[1] / before[0], before[0]
         read, refused = read - before[0], max(refused - before[1], 0)
     share = refused / read if read else 0.0
-    limit = usual + watch.refused
+    limit = usual + watch.refused + drift.share_chance(usual, earlier, read)
     says = f"{share:.1%} of {read:,} new rows are in quarantine; {usual:.1%} were before"
     return Check("refused", "ledger", "", share, limit, share > limit, says)
 
@@ -183,7 +183,8 @@ def _compare(
     if max(shares):
         rise = shares[1] - shares[0]
         says = f"{shares[1]:.1%} of the rows have no value; {shares[0]:.1%} had none before"
-        yield Check("nulls", source, column, rise, watch.nulls, rise > watch.nulls, says)
+        limit = watch.nulls + drift.share_chance(shares[0], *sizes)
+        yield Check("nulls", source, column, rise, limit, rise > limit, says)
     before, now = ({name: n for name, n in counts.items() if name != NULL} for counts in (before, now))
     if not before or not now:
         return

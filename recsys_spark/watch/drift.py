@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 GROWTH = 1.1  # of a bin's bounds
 ZERO = 0
@@ -101,6 +101,14 @@ def ks_chance(expected: float, found: float) -> float:
     if min(expected, found) <= 0:
         return 0.0
     return math.sqrt(-math.log(_CHANCE / 2) / 2 * (expected + found) / (expected * found))
+
+
+def share_chance(share: float, expected: float, found: float) -> float:
+    """Rise of a share that two samples of one distribution exceed once in a thousand times (normal approximation)."""
+    if min(expected, found) <= 0:
+        return 0.0
+    spread = max(share * (1 - share), 1 / (expected + found))  # a share of 0 in few rows is not sure to be 0
+    return float(norm.isf(_CHANCE)) * math.sqrt(spread * (1 / expected + 1 / found))
 
 
 def new_share(expected: Counts, found: Counts) -> tuple[float, str]:
