@@ -20,7 +20,7 @@ from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import check_day
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.generator.command import generate
-from recsys_spark.operating.command import prune, rollback, runs
+from recsys_spark.operating.command import compare, prune, rollback, runs
 from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import Manifest, TableStore
@@ -57,6 +57,7 @@ _ABOUT = {
     "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
     "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",
     "rules": "Which items may be shown, by the settings and the shop's own lists; boosts, caps and pinned items.",
+    "gate": "Tonight's model against the champion's and plain rules: promoted, held, or an alarm.",
     "score": "Lists for every user: exact top-k and own items, re-ranked; popular items where there is no history.",
     "watch": "Tonight's tables against the nights before: profiles, checks, alarms, and whether the lists are held.",
     "publish": "Check the whole table of lists, then move the pointer that readers follow.",
@@ -131,6 +132,7 @@ app.command()(generate)
 app.command()(runs)
 app.command()(rollback)
 app.command()(prune)
+app.command()(compare)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:

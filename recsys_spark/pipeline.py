@@ -26,6 +26,7 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "train-ranker": "recsys_spark.training.stages:RANKER_STAGE",
     "evaluate": "recsys_spark.evaluation.evaluate:STAGE",
     "rules": "recsys_spark.cleaning.item_rules:STAGE",
+    "gate": "recsys_spark.evaluation.gate:STAGE",
     "score": "recsys_spark.scoring.score:STAGE",
     "watch": "recsys_spark.watch.watch:STAGE",
     "publish": "recsys_spark.scoring.publish:STAGE",

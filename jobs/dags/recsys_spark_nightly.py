@@ -55,6 +55,7 @@ STAGES = {
     "train_ranker": 360,
     "evaluate": 120,
     "rules": 30,
+    "gate": 120,
     "score": 120,
     "watch": 60,
     "publish": 30,

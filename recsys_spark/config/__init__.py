@@ -6,6 +6,7 @@
 
 from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Feature, Features, Split
+from recsys_spark.config.gate import Gate
 from recsys_spark.config.input import DeletedUsersInput, EntitiesInput, Input, InteractionsInput, Reader
 from recsys_spark.config.load import load_settings, parse_settings
 from recsys_spark.config.models import (
@@ -38,6 +39,7 @@ __all__ = [
     "Explore",
     "Feature",
     "Features",
+    "Gate",
     "IdTable",
     "Input",
     "InteractionsInput",

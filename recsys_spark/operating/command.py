@@ -10,6 +10,7 @@ import typer
 from recsys_spark.config import load_settings
 from recsys_spark.cuts import check_day
 from recsys_spark.errors import RecsysError
+from recsys_spark.operating.compare import find_run, side_by_side
 from recsys_spark.operating.retention import Clearing, clear, plan_clearing
 from recsys_spark.operating.rollback import roll_back
 from recsys_spark.operating.runs import as_text, as_values, list_runs
@@ -61,6 +62,18 @@ def rollback(
     print(f"newest: {_told(rolled.newest)}")
     if rolled.before and (rolled.now is None or rolled.now.content_hash != rolled.before.content_hash):
         print(f"content {rolled.before.content_hash} of {date} is not shown again, unless a stage is given --force")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A day (YYYY-MM-DD), or a run of the table user_metrics")],
+    b: Annotated[str, typer.Argument(help="The other one")],
+    config: Config,
+    change: Set = None,
+) -> None:
+    """Print the models of two nights side by side, over the users that both have ranked."""
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    print(side_by_side(store, find_run(store, a), find_run(store, b), settings.gate))
 
 
 def prune(

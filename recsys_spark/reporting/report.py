@@ -57,6 +57,7 @@ def context(work: Work) -> dict[str, Any]:
         "published_at": runs["top_n"].created_at,
         "shown": _shown(work),
         "checks": judgement(work, "checks"),
+        "gate": judgement(work, "gate"),
         "sources": sources,
         "worst": worst,
         "events": kept_events(sources),
@@ -145,7 +146,9 @@ STAGE = Stage(
         "histories",
     ),
     outputs=("report",),
-    also=lambda settings: ("checks",) if settings.watch.enabled else (),
+    also=lambda settings: tuple(
+        table for table, on in (("checks", settings.watch.enabled), ("gate", settings.gate.enabled)) if on
+    ),
     unseen={"top_n": "score"},  # of a night that was held
     seen_first=True,
 )

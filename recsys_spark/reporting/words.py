@@ -13,6 +13,7 @@ STAGES = (
     "train-ranker",
     "evaluate",
     "rules",
+    "gate",
     "score",
     "watch",
     "publish",

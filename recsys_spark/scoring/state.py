@@ -40,6 +40,8 @@ class StateRef:
         As in the settings ``features``.
     rules : str
         Run folder of ``item_rules``; empty at past cuts, for which there are none.
+    items, users : int
+        Places by index, where the model is of an earlier night and knows fewer; 0: as many as the model has.
     """
 
     root: str
@@ -53,6 +55,8 @@ class StateRef:
     windows: tuple[int, ...] = ()
     moment: tuple[str, ...] = ()
     rules: str = ""
+    items: int = 0
+    users: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,8 @@ def load_state(ref: StateRef) -> ItemState:
     """Load the state; the vectors are memory-mapped, so that workers of one host share them."""
     storage = Storage(ref.root)
     vectors = load_array(storage, f"{ref.retrieval}/item_vectors.{ref.cut.name}.npy")
-    size = len(vectors)
+    known, size = len(vectors), max(len(vectors), ref.items)
+    vectors = grown(vectors, size)
     stats = read_parquet(storage, ref.item_stats, [("cut", "=", ref.cut.name)])
     place = stats[c.ITEM_INDEX].to_numpy()
 
@@ -157,9 +162,9 @@ def load_state(ref: StateRef) -> ItemState:
     allowed = events > 0 if rules is None else (events > 0) & rules.allowed
     return ItemState(
         vectors=vectors,
-        user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
+        user_vectors=grown(load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"), ref.users),
         **counts,
-        allowed=allowed,
+        allowed=allowed & (np.arange(size) < known),  # the model has no vector for the others
         popular=order[allowed[order]].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
         windows=windows,
@@ -167,6 +172,18 @@ def load_state(ref: StateRef) -> ItemState:
         moment=ref.moment,
         rules=rules,
     )
+
+
+def grown(vectors: FloatArray, size: int) -> FloatArray:
+    """Vectors with a row for each of ``size`` indexes: ids that an earlier night's model does not know have zeros.
+
+    A user of zeros is shown what is popular among the model's items, by their biases: the last place of a user is 1.
+    """
+    if len(vectors) >= size:
+        return vectors
+    more = np.zeros((size - len(vectors), vectors.shape[1]), vectors.dtype)
+    more[:, -1] = vectors[-1, -1] if len(vectors) and (vectors[:, -1] == 1).all() else 0.0
+    return np.concatenate([vectors, more])
 
 
 def _windows(storage: Storage, ref: StateRef, size: int) -> tuple[dict[int, ItemWindow], LongArray]:

@@ -32,6 +32,7 @@ STAGES = (
     "train-ranker",
     "evaluate",
     "rules",
+    "gate",
     "score",
     "watch",
     "publish",
