@@ -103,10 +103,12 @@ def _rank_all(work: Work, champion: dict[str, Manifest] | None) -> list[tuple[An
     item_knn = f"{scratch}/item_knn.npz"
     store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
     how = recipe(work, at)
+    how = replace(how, selection=how.selection.of_models)  # what a model chooses; not what was pinned or is tried out
     trials = [Trial(TONIGHT, how, settings.gate.k, share, settings.gate.head_share, item_knn)]
     if champion is not None:
         theirs = replace(work, inputs={**work.inputs, **champion})
-        trials.append(replace(trials[0], model=CHAMPION, how=for_ids(recipe(theirs, at), work.inputs), item_knn=""))
+        by_theirs = replace(recipe(theirs, at), selection=how.selection)
+        trials.append(replace(trials[0], model=CHAMPION, how=for_ids(by_theirs, work.inputs), item_knn=""))
     histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets).persist()
     rows: list[tuple[Any, ...]] = []
     for trial in trials:  # one after the other: a worker keeps the state of one model
