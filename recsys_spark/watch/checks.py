@@ -197,7 +197,7 @@ def _compare(
 def _category(
     source: str, column: str, before: dict[str, float], now: dict[str, float], sizes: tuple[float, float], watch: Watch
 ) -> Iterator[Check]:
-    share, name = drift.new_share(before, {key: n for key, n in now.items() if key != OTHER})
+    share, name = drift.new_share(before, _surely_there(before, now))
     told = f", most of all '{name}'" if name else ""
     sure = share * sum(now.values()) > _SURE**2
     says = f"{share:.1%} of the rows have a value that none had before{told}"
@@ -205,6 +205,20 @@ def _category(
     one, two = _without_rare(before, now)
     value, bins = drift.psi(one, two)
     yield _drifted("PSI", source, column, value, watch.psi + drift.psi_chance(bins, *sizes))
+
+
+def _surely_there(before: dict[str, float], now: dict[str, float]) -> dict[str, float]:
+    """Tonight's categories, those by name that would have had a name before, too; the rare ones may not have had one.
+
+    Of a column with very many categories only the largest are kept by name. One of tonight's that is as rare as the
+    rarest of those, three times over, may have been among the others.
+    """
+    if OTHER not in before:
+        return now
+    least = min((n for name, n in before.items() if name != OTHER), default=0.0) / sum(before.values())
+    limit = 3 * least * sum(now.values())
+    named = {name: n for name, n in now.items() if name in before or n > limit}
+    return {**named, OTHER: sum(now.values()) - sum(n for name, n in named.items() if name != OTHER)}
 
 
 def _number(

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from recsys_spark.config import Watch
 from recsys_spark.watch import drift
+from recsys_spark.watch.checks import _category
+from recsys_spark.watch.profile import OTHER
 
 
 def counted(values: np.ndarray) -> dict[str, float]:
@@ -84,3 +87,12 @@ def test_new_names() -> None:
     assert drift.new_share({"a": 1.0}, {"a": 6.0, "b": 3.0, "c": 1.0}) == (0.4, "b")
     assert drift.new_share({"a": 1.0}, {"a": 6.0}) == (0.0, "")
     assert drift.new_share({}, {}) == (0.0, "")
+
+
+def test_a_category_that_was_too_rare_for_a_name_is_not_new() -> None:
+    before = {**{f"c{n}": 10.0 for n in range(50)}, OTHER: 100.0}
+    now = {**{f"c{n}": 10.0 for n in range(40)}, "rare": 12.0, "flood": 90.0, OTHER: 98.0}
+    found = {each.name: each for each in _category("items", "kind", before, now, (600, 600), Watch())}
+    assert found["new_values"].value == pytest.approx(0.15)
+    assert found["new_values"].failed
+    assert "'flood'" in found["new_values"].says
