@@ -18,10 +18,12 @@ import typer
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import check_day
-from recsys_spark.errors import RecsysError
+from recsys_spark.errors import Held, RecsysError
 from recsys_spark.generator.command import generate
+from recsys_spark.operating.command import compare, prune, rollback, runs
+from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
 from recsys_spark.pipeline import STAGES, run_stages
-from recsys_spark.tables import TableStore
+from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tracking import check_tracking
 from recsys_spark.tuning.command import tune
 
@@ -56,7 +58,9 @@ _ABOUT = {
     "train-ranker": "DeepFM over the candidates, early stopping on the validation window, then refit on all windows.",
     "evaluate": "Full ranking on the test window: the ranker beside retrieval, popularity, repeats and ItemKNN.",
     "rules": "Which items may be shown, by the settings and the shop's own lists; boosts, caps and pinned items.",
+    "gate": "Tonight's model against the champion's and plain rules: promoted, held, or an alarm.",
     "score": "Lists for every user: exact top-k and own items, re-ranked; popular items where there is no history.",
+    "watch": "Tonight's tables against the nights before: profiles, checks, alarms, and whether the lists are held.",
     "publish": "Check the whole table of lists, then move the pointer that readers follow.",
     "report": "One HTML page of the night: ledger, curves, metrics, timings, example lists.",
 }
@@ -66,12 +70,15 @@ _ABOUT = {
 def run(config: Config, date: Day, change: Set = None, force: Force = False) -> None:
     """Do the whole night: all stages in their order; finished ones are skipped."""
     settings = _settings(config, change, date)
-    _run(settings, date, None, force)
+    written = _run(settings, date, None, force)
     store = TableStore(settings.root)
     lists, report = store.need("top_n", date), store.need("report", date)
     print(f"top_n:  {store.storage.url(lists.folder)}")
     print(f"rows:   {lists.rows}")
     print(f"report: {store.storage.url(report.folder)}/report.html")
+    outcome = worst(written)
+    if outcome != OK:
+        raise typer.Exit(EXIT_CODES[outcome])
 
 
 @app.command()
@@ -123,6 +130,10 @@ for _name in STAGES:
     app.command(_name)(_stage_command(_name))
 app.command()(tune)
 app.command()(generate)
+app.command()(runs)
+app.command()(rollback)
+app.command()(prune)
+app.command()(compare)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
@@ -131,26 +142,26 @@ def _settings(config: str, change: list[str] | None, date: str | None) -> Settin
     return load_settings(config, change)
 
 
-def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -> None:
+def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -> dict[str, Manifest]:
     from recsys_spark.spark import make_session
 
     check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
     spark = make_session(settings)
     try:
-        run_stages(spark, settings, date, stages, force)
+        return run_stages(spark, settings, date, stages, force)
     finally:
         spark.stop()
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: errors of a known kind end in one line and exit code 2."""
+    """Entry point: errors of a known kind end in one line and exit code 2; see ``outcome`` for the other codes."""
     try:
         app(arguments)
     except RecsysError as error:
         print(f"recsys-spark: {error}", file=sys.stderr)
         sys.stderr.flush()
-        sys.exit(2)
+        sys.exit(EXIT_CODES[HOLD if isinstance(error, Held) else FAILED])
 
 
 def job(name: str) -> None:

@@ -19,3 +19,7 @@ class RecsysError(Exception):
     def __init__(self, found: str, where: str, do: str) -> None:
         self.found, self.where, self.do = found, where, do
         super().__init__(f"{where}: {found}. {do}")
+
+
+class Held(RecsysError):
+    """A night whose lists are not shown, because a check says so: the job did not fail, and did not end well either."""

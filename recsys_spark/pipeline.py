@@ -6,7 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from recsys_spark.config import Settings
-from recsys_spark.errors import RecsysError
+from recsys_spark.errors import Held, RecsysError
+from recsys_spark.operating.retention import clear, plan_clearing
+from recsys_spark.outcome import refuse_held, settle
+from recsys_spark.progress import say
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
@@ -24,7 +27,9 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "train-ranker": "recsys_spark.training.stages:RANKER_STAGE",
     "evaluate": "recsys_spark.evaluation.evaluate:STAGE",
     "rules": "recsys_spark.cleaning.item_rules:STAGE",
+    "gate": "recsys_spark.evaluation.gate:STAGE",
     "score": "recsys_spark.scoring.score:STAGE",
+    "watch": "recsys_spark.watch.watch:STAGE",
     "publish": "recsys_spark.scoring.publish:STAGE",
     "report": "recsys_spark.reporting.report:STAGE",
 }
@@ -65,13 +70,49 @@ def run_stages(
     -------
     dict of str to Manifest
         What they wrote or found written, by table.
+
+    Raises
+    ------
+    Held
+        The stage watch holds tonight's lists: they are not shown. All else was done.
     """
     chosen = [load_stage(name) for name in (STAGES if names is None else names)]
     run_id = new_run_id()
     written: dict[str, Manifest] = {}
-    with writer_lock(TableStore(settings.root).storage):
-        for stage in chosen:
-            written |= run_stage(stage, spark, settings, dt, run_id, force)
+    held: Held | None = None
+    with writer_lock(TableStore(settings.root).storage, run_id=run_id) as lease:
+        try:
+            for stage in chosen:
+                lease.check()
+                if stage.enabled is not None and not stage.enabled(settings):
+                    continue
+                try:
+                    refuse_held(stage, spark, settings, dt, force and names is not None)
+                except Held as error:
+                    held = error  # the night's page is written all the same
+                    continue
+                written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
+        except Exception as error:
+            settle(settings, dt, run_id, written, error)
+            raise
+        settle(settings, dt, run_id, written, held)
+        if names is None:
+            clear_old(settings)
     if "report" in written:
         add_report(settings, TableStore(settings.root), dt)
+    if held is not None:
+        raise held
     return written
+
+
+def clear_old(settings: Settings) -> None:
+    """Delete old runs where the settings ask for it; the night is done, whatever becomes of that."""
+    store = TableStore(settings.root)
+    try:
+        clearing = plan_clearing(store, settings.retention)
+        clear(store, clearing)
+    except (RecsysError, OSError) as error:
+        say(f"retention: old runs were not all deleted ({error})")
+        return
+    if clearing.runs:
+        say(f"retention: deleted {len(clearing.runs)} old runs ({clearing.bytes / 2**20:,.0f} MiB)")

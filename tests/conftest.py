@@ -53,6 +53,7 @@ TINY_TREE: dict[str, Any] = {
     "candidates": {"retrieved": 20, "own": 20},
     "ranker": {"dim": 4, "hidden": [8], "epochs": 1, "batch_size": 512},
     "evaluate": {"ks": [5, 10], "neighbours": 10},
+    "gate": {"min_users": 1_000},  # models of one epoch need not be good; test_gate judges better ones
     "score": {"n": 5},
     "report": {"examples": 2},
     "spark": {"master": "local[2]", "driver_memory": "1g", "shuffle_partitions": 2},
@@ -77,7 +78,7 @@ SettingsFactory = Callable[..., Settings]
 
 
 # files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
-NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "kill", "local", "notebook", "tracking", "tune")}
+NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "gate", "kill", "local", "notebook", "tracking", "tune")}
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -56,7 +56,9 @@ STAGES = {
     "train_ranker": 360,
     "evaluate": 120,
     "rules": 30,
+    "gate": 120,
     "score": 120,
+    "watch": 60,
     "publish": 30,
     "report": 30,
 }

@@ -6,6 +6,7 @@
 
 from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Feature, Features, Split
+from recsys_spark.config.gate import Gate
 from recsys_spark.config.input import DeletedUsersInput, EntitiesInput, Input, InteractionsInput, Reader
 from recsys_spark.config.load import load_settings, parse_settings
 from recsys_spark.config.models import (
@@ -18,10 +19,12 @@ from recsys_spark.config.models import (
     Score,
     Training,
 )
+from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, Pin, PinTable, Rules
 from recsys_spark.config.settings import Settings
 from recsys_spark.config.sources import Candidates, Cold, Segment, Source
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
+from recsys_spark.config.watch import OnAlarm, Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 __all__ = [
@@ -37,11 +40,13 @@ __all__ = [
     "Explore",
     "Feature",
     "Features",
+    "Gate",
     "IdTable",
     "Input",
     "InteractionsInput",
     "Labels",
     "Launch",
+    "OnAlarm",
     "Parameter",
     "Pin",
     "PinTable",
@@ -50,6 +55,7 @@ __all__ = [
     "Ranker",
     "Reader",
     "Report",
+    "Retention",
     "Retrieval",
     "Rules",
     "Score",
@@ -61,6 +67,7 @@ __all__ = [
     "Tracking",
     "Training",
     "Tuning",
+    "Watch",
     "load_settings",
     "load_tuning",
     "parse_settings",

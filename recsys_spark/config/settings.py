@@ -13,10 +13,13 @@ from pydantic import Field, model_validator
 from recsys_spark.config.base import Section
 from recsys_spark.config.cleaning import Clean, Privacy
 from recsys_spark.config.features import Features, Split
+from recsys_spark.config.gate import Gate
 from recsys_spark.config.input import Input
 from recsys_spark.config.models import Evaluate, Labels, Publish, Ranker, Report, Retrieval, Score
+from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Diversity, Rules
 from recsys_spark.config.sources import Candidates, Cold
+from recsys_spark.config.watch import Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
 
@@ -40,9 +43,12 @@ class Settings(Section):
     evaluate: Evaluate = Evaluate()
     rules: Rules = Rules()
     diversity: Diversity = Diversity()
+    gate: Gate = Gate()
     score: Score = Score()
+    watch: Watch = Watch()
     publish: Publish = Publish()
     report: Report = Report()
+    retention: Retention = Retention()
     launch: Launch = Launch()
     spark: Spark = Spark()
     tracking: Tracking = Tracking()
@@ -88,6 +94,14 @@ class Settings(Section):
         shown = [feature.name for feature in self.features.user if feature.source == users.id]
         if shown:
             raise ValueError(f"features.user: {shown} would tell the ids that the key of privacy hides")
+        return self
+
+    @model_validator(mode="after")
+    def _slices_are_features(self) -> Settings:
+        categories = [f.name for f in self.features.user if f.kind == "category"]
+        unknown = sorted(set(self.gate.groups) - set(categories))
+        if unknown:
+            raise ValueError(f"gate.groups: {unknown} are no user features of kind category {categories}")
         return self
 
     @model_validator(mode="after")

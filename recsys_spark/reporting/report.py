@@ -12,6 +12,7 @@ from recsys_spark.reporting.figures import figures
 from recsys_spark.reporting.ledger import kept_events, ledger
 from recsys_spark.reporting.lists import example_users, lists
 from recsys_spark.reporting.notes import curves, metric_rows, steps
+from recsys_spark.reporting.outcome import judgement
 from recsys_spark.reporting.people import people
 from recsys_spark.reporting.plots import curve_plots
 from recsys_spark.stage import Stage, Work
@@ -55,6 +56,9 @@ def context(work: Work) -> dict[str, Any]:
         "settings": settings,
         "dt": work.dt,
         "published_at": runs["top_n"].created_at,
+        "shown": _shown(work),
+        "checks": judgement(work, "checks"),
+        "gate": judgement(work, "gate"),
         "sources": sources,
         "worst": worst,
         "events": kept_events(sources),
@@ -81,6 +85,12 @@ def context(work: Work) -> dict[str, Any]:
         "clean": words.clean,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _shown(work: Work) -> bool:
+    """Whether readers see the lists of the page."""
+    current = work.store.current("top_n", work.dt)
+    return current is not None and current.run_id == work.inputs["top_n"].run_id
 
 
 def render(values: dict[str, Any]) -> str:
@@ -128,7 +138,6 @@ STAGE = Stage(
         "ledger",
         "quarantine",
         "metrics",
-        "top_n",
         "retrieval_model",
         "ranker",
         "item_ids",
@@ -138,4 +147,9 @@ STAGE = Stage(
         "histories",
     ),
     outputs=("report",),
+    also=lambda settings: tuple(
+        table for table, on in (("checks", settings.watch.enabled), ("gate", settings.gate.enabled)) if on
+    ),
+    unseen={"top_n": "score"},  # of a night that was held
+    seen_first=True,
 )

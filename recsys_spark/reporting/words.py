@@ -14,7 +14,9 @@ STAGES = (
     "train-ranker",
     "evaluate",
     "rules",
+    "gate",
     "score",
+    "watch",
     "publish",
     "report",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from recsys_spark.scoring.select import Selection
 from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
+from recsys_spark.tables import Manifest
 from recsys_spark.tables.histories import UserBlock
+from recsys_spark.tables.layout import index_size
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ def recipe(work: Work, at: Cut) -> Recipe:
         by=settings.score.by,
         selection=Selection.of(settings),
     )
+
+
+def for_ids(how: Recipe, inputs: dict[str, Manifest]) -> Recipe:
+    """The recipe with places for all ids of tonight, where its models are of an earlier night."""
+    items, users = (index_size(inputs[f"{side}_ids"]) for side in ("item", "user"))
+    return replace(how, ref=replace(how.ref, items=items, users=users))
 
 
 def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.float32], ItemState]:

@@ -90,9 +90,15 @@ def load_ranker(ref: StateRef, folder: str, threads: int) -> RankerModel:
     module = DeepFM(DeepFMSpec(**describes["spec"]))
     module.load_state_dict(load(storage.read_bytes(f"{folder}/model.safetensors")))
     module.eval()
-    sides = []
+    sides, sizes = [], list(module.spec.sizes)
     for side, folder_of in (("user", ref.user_features), ("item", ref.item_features)):
         table = read_parquet(storage, folder_of)
         size = int(table["index"].to_numpy().max()) + 1
-        sides.append(SideTables(*field_arrays(table, describes["fields"][side], size)))
+        codes, weights, dense = field_arrays(table, describes["fields"][side], size)
+        sides.append(SideTables([_known(each, sizes.pop(0)) for each in codes], weights, dense))
     return RankerModel(module, FieldTables(*sides), float(np.log(describes["negative_share"])))
+
+
+def _known(codes: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+    """Codes as they are; those that came after an earlier night's model was trained are none to it."""
+    return codes if codes.max(initial=0) < size else np.where(codes < size, codes, 0).astype(codes.dtype)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from threading import Event, Thread
 from typing import Any
@@ -38,12 +38,13 @@ from recsys_spark.scoring.lists import (
     to_arrow,
 )
 from recsys_spark.scoring.places import EXPLORED, PINS, arrange, name_given
-from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.rank import Recipe, for_ids, rank_block, recipe
 from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
+from recsys_spark.tables.champion import named, resolve
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.storage import Storage
@@ -106,14 +107,19 @@ def score(work: Work) -> list[Manifest]:
         A model was trained on other tables of ids or features than those at hand, or the ranker on another retrieval
         model; both versions are named.
     """
-    _check_models(work)
     store, settings = work.store, work.settings
+    held = work.inputs["gate"].extra.get("instead") if "gate" in work.inputs else None
+    if held:  # lists by the champion's models, on tonight's tables
+        work = replace(work, inputs={**work.inputs, **resolve(store, held)})
+        say(f"score: by the models of {work.inputs['ranker'].dt}, since the gate has held tonight's")
+    else:
+        _check_models(work)
     scratch = f"_scoring/{work.stamp.fingerprint}"
     for left in store.storage.names("_scoring", "folder"):
         if left != work.stamp.fingerprint:  # of a run that was killed, and whose tables or settings are others by now
             store.storage.delete_folder(f"_scoring/{left}")
     job = ScoreJob(
-        how=recipe(work, cut(work.dt, settings.split, FINAL)),
+        how=for_ids(recipe(work, cut(work.dt, settings.split, FINAL)), work.inputs),
         root=store.storage.uri,
         n=settings.score.n,
         histories=work.inputs["histories"].folder,
@@ -141,7 +147,8 @@ def score(work: Work) -> list[Manifest]:
     store.storage.make_folder(folder)
     for bucket in buckets:
         store.storage.fs.move(store.storage.path(job.file(bucket)), store.storage.path(f"{folder}/{_name(bucket)}"))
-    manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in done), content=content)
+    facts = {"models": named(work.inputs)}
+    manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in done), facts, content)
     store.storage.delete_folder(scratch)
     return [manifest]
 
@@ -319,4 +326,5 @@ STAGE = Stage(
     ),
     outputs=("top_n",),
     points=False,
+    also=lambda settings: ("gate",) if settings.gate.enabled else (),
 )

@@ -44,6 +44,8 @@ class StateRef:
         As in the settings ``features``.
     rules : str
         Run folder of ``item_rules``; empty at past cuts, for which there are none.
+    items, users : int
+        Places by index, where the model is of an earlier night and knows fewer; 0: as many as the model has.
     """
 
     root: str
@@ -59,6 +61,8 @@ class StateRef:
     item_vectors: str = ""
     described: str = ""
     rules: str = ""
+    items: int = 0
+    users: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,8 @@ def load_state(ref: StateRef) -> ItemState:
     """Load the state; the vectors are memory-mapped, so that workers of one host share them."""
     storage = Storage(ref.root)
     vectors = load_array(storage, f"{ref.item_vectors or ref.retrieval}/item_vectors.{ref.cut.name}.npy")
-    size = len(vectors)
+    known, size = len(vectors), max(len(vectors), ref.items)
+    vectors = grown(vectors, size)
     stats = read_parquet(storage, ref.item_stats, [("cut", "=", ref.cut.name)])
     place = stats[c.ITEM_INDEX].to_numpy()
 
@@ -164,15 +169,17 @@ def load_state(ref: StateRef) -> ItemState:
     windows, last_time = _windows(storage, ref, size)
     allowed = events > 0
     if ref.described:
-        allowed = allowed | load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy")[:, :-1].any(axis=1)
+        allowed = allowed | grown(load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy"), size)[:, :-1].any(
+            axis=1
+        )
     rules = load_rules(storage, ref.rules, size) if ref.rules else None
     if rules is not None:
         allowed = allowed & rules.allowed
     return ItemState(
         vectors=vectors,
-        user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
+        user_vectors=grown(load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"), ref.users),
         **counts,
-        allowed=allowed,
+        allowed=allowed & (np.arange(size) < known),  # the model has no vector for the others
         popular=order[allowed[order]].astype(np.int32),
         groups={name: by_index(features, name, size) for name in ref.groups},
         windows=windows,
@@ -180,6 +187,18 @@ def load_state(ref: StateRef) -> ItemState:
         moment=ref.moment,
         rules=rules,
     )
+
+
+def grown(vectors: FloatArray, size: int) -> FloatArray:
+    """Vectors with a row for each of ``size`` indexes: ids that an earlier night's model does not know have zeros.
+
+    A user of zeros is shown what is popular among the model's items, by their biases: the last place of a user is 1.
+    """
+    if len(vectors) >= size:
+        return vectors
+    more = np.zeros((size - len(vectors), vectors.shape[1]), vectors.dtype)
+    more[:, -1] = vectors[-1, -1] if len(vectors) and (vectors[:, -1] == 1).all() else 0.0
+    return np.concatenate([vectors, more])
 
 
 def _windows(storage: Storage, ref: StateRef, size: int) -> tuple[dict[int, ItemWindow], LongArray]:

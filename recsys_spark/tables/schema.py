@@ -180,6 +180,33 @@ _ALL = [
         ("user_id", "rank"),
         "the published lists; a version is the content hash of the model's run",
     ),
+    TableSpec(
+        "user_metrics",
+        "model string, user_index int, events int, k int, ndcg double, tail_ndcg double",
+        ("model", "user_index"),
+        "NDCG of each evaluated user on the test window, by the lists that would be published (tonight), those of the "
+        "champion's model, and plain rules; events = known before it, tail_ndcg = only items outside the head count",
+    ),
+    TableSpec(
+        "gate",
+        "rival string, slice string, k int, users bigint, value double, rival_value double, low double, high double, "
+        "level string, says string",
+        ("rival", "slice", "says"),
+        "tonight's model against a rival: mean NDCG of both over the same users, and the interval of the difference",
+    ),
+    TableSpec(
+        "profiles",
+        "source string, day string, column string, statistic string, bucket string, value double",
+        ("source", "day", "column", "statistic", "bucket"),
+        "counts of tonight's tables (of events: of each of the last days): rows, distinct keys, categories, and "
+        "numbers in bins that grow by a tenth",
+    ),
+    TableSpec(
+        "checks",
+        "name string, source string, column string, level string, value double, limit double, says string",
+        ("name", "source", "column", "says"),
+        "tonight against the nights before: ok, alarm or hold, with what was found, how far it may go, and a sentence",
+    ),
     TableSpec("report", "", (), "the night's page (report.html)", kind="files"),
 ]
 

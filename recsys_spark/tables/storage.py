@@ -5,6 +5,8 @@ Data goes through Spark, Petastorm or Arrow; this port is for manifests, pointer
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -125,6 +127,24 @@ class Storage:
         finally:
             os.unlink(temporary)
         return True
+
+    @contextmanager
+    def exclusive(self, relative: str) -> Iterator[None]:
+        """Let no other process of a local root into a block of this name; the kernel frees it when its owner dies.
+
+        Elsewhere there is no such thing: what is read and then written there may meet another writer's in between.
+        """
+        if not self.is_local:
+            yield
+            return
+        _make_local_folder(os.path.dirname(self.path(relative)))
+        with open(self.path(relative), "ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # of this open file: also between threads
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+                    raise  # else a network file system without locks
+            yield
 
     def delete_file(self, relative: str) -> None:
         """Delete a file; an absent one is fine."""

@@ -18,6 +18,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.tables.content import content as content_of
 from recsys_spark.tables.content import content_digest, schema_text
 from recsys_spark.tables.manifest import FileEntry, Manifest, run_folder
+from recsys_spark.tables.pointer import move_pointer, read_pointer
 from recsys_spark.tables.schema import TABLES
 from recsys_spark.tables.storage import Storage
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 MANIFEST = "_manifest.json"
-POINTER = "_current.json"
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,9 @@ class TableStore:
 
     # ------------------------------------------------------------ reading
     def current(self, table: str, dt: str) -> Manifest | None:
-        """Manifest of the run that readers of a day see, or None before the first one."""
-        pointer = f"{table}/dt={dt}/{POINTER}"
-        if not self.storage.exists(pointer):
-            return None
-        content = self.storage.read_json(pointer)
-        if not isinstance(content, dict) or not isinstance(content.get("run_id"), str):
-            raise RecsysError("the pointer names no run", self.storage.url(pointer), "Delete it and run again.")
-        return self.manifest(table, dt, content["run_id"])
+        """Manifest of the run that readers of a day see; None before the first one, and where it was withdrawn."""
+        pointer = read_pointer(self.storage, table, dt)
+        return None if pointer is None or pointer.run_id is None else self.manifest(table, dt, pointer.run_id)
 
     def manifest(self, table: str, dt: str, run_id: str) -> Manifest:
         """Manifest of a complete run.
@@ -249,9 +244,9 @@ class TableStore:
         self.storage.write_json(f"{manifest.folder}/{MANIFEST}", manifest.to_json())
         return manifest
 
-    def point(self, manifest: Manifest) -> None:
-        """Let readers of the manifest's day see its run, in one step."""
-        self.storage.write_json(f"{manifest.table}/dt={manifest.dt}/{POINTER}", {"run_id": manifest.run_id})
+    def point(self, manifest: Manifest, token: int | None = None) -> None:
+        """Let readers of the manifest's day see its run, in one step; see ``pointer``."""
+        move_pointer(self.storage, manifest.table, manifest.dt, manifest.run_id, token)
 
     def with_rows(self, folder: str, entry: FileEntry) -> FileEntry:
         """Entry of a Parquet file with the rows that its footer names."""

@@ -33,7 +33,9 @@ STAGES = (
     "train-ranker",
     "evaluate",
     "rules",
+    "gate",
     "score",
+    "watch",
     "publish",
     "report",
 )

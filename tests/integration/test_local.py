@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +146,43 @@ def test_a_stage_done_again_by_force_gives_the_same_content(stage: str, local_ro
     assert "done before" not in forced.out
     assert contents(root, local_root.dt) == contents(local_root.root, local_root.dt)
     assert pointers(root) != runs
+
+
+def test_lists_that_were_rolled_back_are_not_shown_again_by_themselves(local_root: Night, tmp_path: Path) -> None:
+    config, root = copied(local_root, tmp_path)
+    store, day = TableStore(str(root)), ("--config", config, "--date", local_root.dt)
+    lists = store.need("top_n", local_root.dt)
+    back = recsys("rollback", *day, "--table", "top_n", "--withdraw")
+    assert back.code == 0, back
+    assert store.latest("top_n").dt < local_root.dt
+    assert f"newest: {store.latest('top_n').dt}" in back.out
+
+    line = complaint(recsys("publish", *day))
+    assert f"run {lists.run_id} has the content that was rolled back" in line
+    assert store.current("top_n", local_root.dt) is None
+    forced = recsys("publish", *day, "--force")
+    assert forced.code == 0, forced
+    assert store.need("top_n", local_root.dt) == lists
+
+
+def test_a_night_that_is_held_shows_nothing_and_tells(local_root: Night, tmp_path: Path) -> None:
+    """A limit that no night keeps: the lists, done again, are not shown, the page is, and somebody is told."""
+    config, root = copied(local_root, tmp_path)
+    store, told = TableStore(str(root)), tmp_path / "told.json"
+    limits = f"watch={{max_age_hours: 1.0e-6, on_alarm: {{command: 'tee {told}'}}}}"
+    words = ("run", "--config", config, "--date", local_root.dt, "--set", limits, "--set", "score.n=4")
+    held = recsys(*words)
+
+    assert held.code == 4, held
+    assert len(lines_with(held.err, "^recsys-spark: ")) == 1, held
+    assert "held by the stage watch (failed: freshness)" in held.err
+    assert store.need("top_n", local_root.dt) == local_root.store.need("top_n", local_root.dt)
+    assert store.need("report", local_root.dt) != local_root.store.need("report", local_root.dt)
+    outcome = json.loads((root / "_outcomes" / f"dt={local_root.dt}.json").read_text())
+    assert outcome["outcome"] == "hold"
+    assert [row["name"] for row in outcome["failed"]] == ["freshness"]
+    message = json.loads(told.read_text())
+    assert (message["date"], message["failed"]) == (local_root.dt, outcome["failed"])
 
 
 def test_lists_of_a_bucket_that_is_done_are_kept_when_scoring_is_ended(local_root: Night, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.state import StateRef, load_state
+from recsys_spark.scoring.state import StateRef, grown, load_state
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet
@@ -127,7 +127,7 @@ def load_sources(ref: SourceRef | None) -> SourceState:
     content = f"{ref.content_model}/content.{ref.items.cut.name}.npy"
     return SourceState(
         _similarity(storage, ref, len(items.vectors)) if ref.item_neighbours else None,
-        load_array(storage, content) if ref.content_model else None,
+        grown(load_array(storage, content), len(items.vectors)) if ref.content_model else None,
         _segments(storage, ref) if ref.segment_items else None,
         items.allowed,
     )

@@ -43,7 +43,8 @@ def work(spark: SparkSession, night: TableStore, tiny_settings: Callable[..., Se
     """Make the stage's ``Work``: ``work(without=["metrics"], name="x")``."""
 
     def make(without: tuple[str, ...] = (), store: TableStore = night, **settings: Any) -> Work:
-        inputs = {name: night.need(name, DT) for name in STAGE.inputs if name not in without}
+        wanted = (*STAGE.inputs, *STAGE.unseen, "checks")
+        inputs = {name: night.need(name, DT) for name in wanted if name not in without}
         stamp = Stamp(DT, f"report-{tmp_path.name}", "report", "f" * 32, "a" * 16, "0.0.0", {})
         chosen = {"report": {"examples": 3}, **settings}
         return Work(tiny_settings(tmp_path, **chosen), store, DT, stamp, inputs, spark)

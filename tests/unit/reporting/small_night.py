@@ -54,6 +54,11 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("cold", 1, "i1", 1.0, "popular", "popular:1234", "r", "k"),
         ("cold", 2, "i2", 0.5, "popular", "<b>odd", "r", "k"),
     ],
+    "checks": [
+        ("volume", "interactions", "", "alarm", 0.5, 0.6, "450 rows, 50% of the usual 900"),
+        ("new_values", "items", "attribute_<b>", "hold", 0.3, 0.05, f"most of all '{SCRIPT}'"),
+        ("freshness", "interactions", "event_time", "ok", 1.0, 24.0, "the newest event is 1.0 hours older"),
+    ],
     "metrics": [
         (
             model,

@@ -54,6 +54,18 @@ def page_of(work: WorkFactory, **changes: object) -> tuple[str, Page]:
     return html, Page(html)
 
 
+def test_checks_are_on_the_page_the_worst_first(work: WorkFactory) -> None:
+    html, page = page_of(work)
+    for name, *_, says in ROWS["checks"]:
+        assert name in page.text
+        assert says.split("'")[0] in page.text
+    assert "These lists are not shown" not in page.text
+    assert html.index("most of all") < html.index("450 rows") < html.index("1.0 hours older")
+    assert "<script>" not in html.lower()
+    html, page = page_of(work, without=("checks",))
+    assert 'id="checks"' not in html
+
+
 def test_every_number_of_the_metrics_table_is_on_the_page(work: WorkFactory) -> None:
     _, page = page_of(work)
     for _, _, _, metric, _, value, _ in ROWS["metrics"]:

@@ -20,7 +20,8 @@ FILE = "_locks/writer.json"
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr(lock, "RENEW_EVERY", 0.05)
     return Storage(str(tmp_path))
 
 
@@ -115,8 +116,8 @@ def test_one_of_many_takes_a_stale_lock_over(storage: Storage, monkeypatch: pyte
     first_look = threading.local()
     judge = lock._is_stale
 
-    def together(holder: dict[str, object]) -> bool:
-        stale = judge(holder)
+    def together(storage: Storage, content: bytes) -> bool:
+        stale = judge(storage, content)
         if not getattr(first_look, "done", False):
             first_look.done = True
             everybody.wait(timeout=10)
@@ -142,3 +143,84 @@ def test_one_of_many_takes_a_stale_lock_over(storage: Storage, monkeypatch: pyte
         thread.join()
     assert max(most) == 1
     assert len(most) + len(held) == 4
+
+
+def test_who_holds_it_since_when_and_until_when_is_told(storage: Storage) -> None:
+    since = 1_700_000_000.0
+    hold(storage, host="elsewhere", user="ada", run_id="r7", since=since, renewed=time.time(), expires_after=3600)
+    with pytest.raises(RecsysError) as error, writer_lock(storage):
+        pytest.fail("two writers")
+    text = str(error.value)
+    assert "on elsewhere since 2023-11-14 22:13:20 UTC (user ada, run r7)" in text
+    until = time.strftime("%Y-%m-%d %H:%M", time.gmtime(time.time() + 3600))
+    assert f"its claim ends at {until}" in text
+
+
+def test_it_is_renewed_while_the_block_runs(storage: Storage) -> None:
+    with writer_lock(storage, run_id="r1") as lease:
+        first = storage.read_json(FILE)
+        time.sleep(0.4)
+        later = storage.read_json(FILE)
+        lease.check()
+    assert later["renewals"] >= 2 > first["renewals"]
+    assert later["renewed"] > first["renewed"]
+    assert {**later, "renewals": 0, "renewed": 0} == {**first, "renewals": 0, "renewed": 0}
+    assert later["run_id"] == "r1"
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_two_hours_off_takes_no_live_lock(storage: Storage, hours: int) -> None:
+    """The owner is on another machine, whose clock says something else; it is renewed all the time."""
+    owner = {"host": "elsewhere", "pid": 1, "renew_every": 0.1, "expires_after": 600}
+    stop = threading.Event()
+
+    def renew() -> None:
+        count = 0
+        while not stop.wait(0.05):
+            count += 1
+            theirs = time.time() + 3600 * hours
+            hold(storage, **owner, since=theirs, renewed=theirs, renewals=count)
+
+    hold(storage, **owner, since=time.time() + 3600 * hours, renewed=time.time() + 3600 * hours, renewals=0)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(RecsysError, match="on elsewhere"), writer_lock(storage):
+            pytest.fail("two writers")
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_dead_lock_of_a_clock_two_hours_off_is_taken_over_after_a_look(storage: Storage, hours: int) -> None:
+    theirs = time.time() + 3600 * hours
+    hold(storage, host="elsewhere", pid=1, since=theirs, renewed=theirs, renew_every=0.1, expires_after=600)
+    started = time.monotonic()
+    with writer_lock(storage):
+        assert storage.read_json(FILE)["pid"] == os.getpid()
+    assert time.monotonic() - started > 0.2
+
+
+def test_a_process_number_that_is_another_process_now(storage: Storage) -> None:
+    hold(storage, pid=os.getpid(), started="1", renewed=time.time(), expires_after=600)
+    with writer_lock(storage):
+        assert storage.read_json(FILE)["started"] != "1"
+
+
+def test_an_owner_that_was_taken_over_finds_out(storage: Storage) -> None:
+    with writer_lock(storage) as lease:
+        hold(storage, host="elsewhere", user="bob", nonce="other")
+        time.sleep(0.3)
+        with pytest.raises(RecsysError, match=r"taken over \(by process .* on elsewhere"):
+            lease.check()
+    assert storage.read_json(FILE)["nonce"] == "other"
+
+
+def test_each_writer_has_a_higher_token(storage: Storage) -> None:
+    tokens = []
+    for _ in range(40):
+        with writer_lock(storage) as lease:
+            tokens.append(lease.token)
+    assert tokens == list(range(1, 41))
+    assert len(storage.names("_locks/tokens")) <= 17

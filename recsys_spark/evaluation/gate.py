@@ -1,0 +1,287 @@
+"""Stage ``gate``: whether tonight's model may replace the one that made the lists before.
+
+Both are asked for the lists that they would publish at the cut before the test window, for the same users, on tonight's
+histories and statistics: the champion with the snapshot that it made for its own test cut, which knows nothing of
+tonight's test window. Ids are append-only, so that its vectors are still those of the same users and items; ids that
+came after it are unknown to it, as they would be if it were published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys_spark import columns as c
+from recsys_spark.cuts import FINAL, TEST, cut
+from recsys_spark.errors import RecsysError
+from recsys_spark.evaluation import baselines
+from recsys_spark.evaluation.decision import CHAMPION, HOLD, TONIGHT, Duel, UserFigures, duels, outcome_of
+from recsys_spark.evaluation.evaluate import _fit_item_knn, _load_item_knn, _without
+from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
+from recsys_spark.progress import say
+from recsys_spark.ragged import Rows
+from recsys_spark.scoring.candidates import USERS_AT_ONCE
+from recsys_spark.scoring.pairs import feature_names
+from recsys_spark.scoring.rank import Recipe, for_ids, recipe
+from recsys_spark.scoring.score import block_lists
+from recsys_spark.scoring.sources.state import SOURCE_TABLES
+from recsys_spark.scoring.state import load_state
+from recsys_spark.scoring.top_k import top_k_of_scores
+from recsys_spark.stage import Stage, Work
+from recsys_spark.tables import TABLES, Manifest, TableStore
+from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.champion import MODELS, champion_before, named
+from recsys_spark.tables.histories import UserBlock, by_bucket, uniform, user_blocks
+from recsys_spark.tables.layout import small_frame
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+FIGURES = TABLES["user_metrics"].schema
+_RULES = ("popularity", "repeat", "item_knn")
+_AT_ONCE = 64  # users whose dense scores are held
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a worker needs to rank the evaluated users by one model; small, and sent to the workers."""
+
+    model: str
+    how: Recipe
+    k: int
+    share: float
+    head_share: float
+    item_knn: str = ""
+
+
+def gate(work: Work) -> list[Manifest]:
+    """Write ``user_metrics`` and ``gate``; the latter's manifest says the outcome, and which models to use instead."""
+    store, settings = work.store, work.settings
+    champion, reason = _champion(work)
+    broken = _not_finite(store, work.inputs)
+    found: list[Duel] = []
+    rows: list[tuple[Any, ...]] = []
+    if broken:
+        level, says = (HOLD, f"hold: {broken}")
+        if champion is None:
+            raise RecsysError(broken, store.storage.url(work.inputs["ranker"].folder), "Train it again.")
+        found = [Duel(CHAMPION, "all", 0, 0.0, 0.0, 0.0, 0.0, HOLD, broken)]
+    else:
+        rows = _rank_all(work, champion)
+        found = duels(_figures(work, rows), settings.gate)
+        level, says = outcome_of(found)
+    if reason:
+        says = f"{says}; {reason}"
+    say(f"gate: {says}")
+    facts: dict[str, Any] = {"outcome": level, "says": says}
+    if champion is not None:
+        facts["champion"] = named(champion)
+        facts |= {"instead": facts["champion"]} if level == HOLD else {}
+        facts["models"] = facts["champion"]  # so that they are kept as long as this run
+    table = [
+        (d.rival, d.slice, settings.gate.k, d.users, d.value, d.rival_value, d.low, d.high, d.level, d.says)
+        for d in found
+    ]
+    frames = {"user_metrics": (rows, FIGURES), "gate": (table, TABLES["gate"].schema)}
+    return [
+        store.write(small_frame(work.spark, lines, schema).coalesce(1), name, work.stamp, len(lines), facts)
+        for name, (lines, schema) in frames.items()
+    ]
+
+
+def _rank_all(work: Work, champion: dict[str, Manifest] | None) -> list[tuple[Any, ...]]:
+    """NDCG of every evaluated user by every model."""
+    store, settings = work.store, work.settings
+    at = cut(work.dt, settings.split, TEST)
+    share = min(1.0, settings.gate.max_users / max(1, work.inputs["histories"].rows))
+    scratch = f"_jobs/gate-{work.stamp.run_id}"
+    item_knn = f"{scratch}/item_knn.npz"
+    store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
+    how = recipe(work, at)
+    how = replace(how, selection=how.selection.of_models)  # what a model chooses; not what was pinned or is tried out
+    trials = [Trial(TONIGHT, how, settings.gate.k, share, settings.gate.head_share, item_knn)]
+    if champion is not None:
+        theirs = replace(work, inputs={**work.inputs, **champion})
+        by_theirs = replace(recipe(theirs, at), selection=how.selection)
+        trials.append(replace(trials[0], model=CHAMPION, how=for_ids(by_theirs, work.inputs), item_knn=""))
+    histories = by_bucket(store.read(work.spark, work.inputs["histories"]), settings.buckets).persist()
+    rows: list[tuple[Any, ...]] = []
+    for trial in trials:  # one after the other: a worker keeps the state of one model
+        rows += [tuple(row) for row in histories.mapInArrow(partial(_trial, trial=trial), FIGURES).collect()]
+    histories.unpersist()
+    store.storage.delete_folder(scratch)
+    if not rows:
+        raise RecsysError("no user has an event in the test window", "settings 'split'", "Widen split.test_days.")
+    return sorted(rows, key=lambda row: row[:2])
+
+
+def _trial(batches: Iterator[pa.RecordBatch], trial: Trial) -> Iterator[pa.RecordBatch]:
+    """Runs on the executors: NDCG of a bucket's evaluated users."""
+    at = trial.how.ref.cut
+    for block in user_blocks(batches, USERS_AT_ONCE):
+        known, after = block.before(at.time), block.between(at.time, at.until)
+        truth = _without(after.distinct_items(), trial.how.hidden(known))
+        sampled = uniform(block.users, np.zeros(len(block), np.int64), 1) < trial.share
+        chosen = np.flatnonzero(sampled & (truth.lengths > 0))
+        if not len(chosen):
+            continue
+        tail = keep_items(truth, tail_items(load_state(trial.how.ref).recent_events, trial.head_share))
+        lists = {trial.model: block_lists(block, trial.how, trial.k).items}
+        if trial.item_knn:
+            lists |= _plain_lists(known, trial)
+        for model, items in lists.items():
+            ndcg, tail_ndcg = (ndcg_of_users(items, wanted, trial.k)[chosen] for wanted in (truth, tail))
+            yield pa.RecordBatch.from_arrays(
+                [
+                    pa.array([model] * len(chosen), pa.string()),
+                    pa.array(block.users[chosen], pa.int32()),
+                    pa.array(np.diff(known.indptr)[chosen].astype(np.int32)),
+                    pa.array(np.full(len(chosen), trial.k, np.int32)),
+                    pa.array(ndcg),
+                    pa.array(tail_ndcg, from_pandas=True),
+                ],
+                [part.split()[0] for part in FIGURES.split(", ")],
+            )
+
+
+def _plain_lists(known: UserBlock, trial: Trial) -> dict[str, NDArray[np.int32]]:
+    """Lists [U, k] of the plain rules for a block."""
+    state = load_state(trial.how.ref)
+    parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in _RULES}
+    for start in range(0, len(known), _AT_ONCE):
+        some = known.slice(start, min(start + _AT_ONCE, len(known)))
+        events = Rows(some.indptr, some.items)
+        past = baselines.Histories(
+            events, some.weights.astype(np.float64), some.times.astype(np.float64), trial.how.ref.cut.time
+        )
+        fallback = baselines.popularity_fallback(state.events)
+        matrix = baselines.user_item_matrix(events, len(state.events), logarithm=True)
+        scores = (
+            baselines.popularity(state.recent_users, len(some)),
+            baselines.own_frequency(past, fallback),
+            baselines.item_knn_scores(matrix, _load_item_knn(trial.how.ref, trial.item_knn), fallback),
+        )
+        hidden = trial.how.hidden(some)
+        for name, each in zip(_RULES, scores, strict=True):
+            parts[name].append(top_k_of_scores(each, trial.k, hidden, state.allowed)[0])
+    return {name: np.concatenate(each) for name, each in parts.items()}
+
+
+def _figures(work: Work, rows: list[tuple[Any, ...]]) -> UserFigures:
+    """Figures by model and user, users in the order of their index."""
+    models, users, events, _, ndcg, tail = (np.array(column) for column in zip(*rows, strict=True))
+    ours = models == TONIGHT
+    of: dict[str, NDArray[Any]] = {
+        name: models == name for name in (TONIGHT, CHAMPION, *_RULES) if (models == name).any()
+    }
+    ndcg, tail = ndcg.astype(np.float64), tail.astype(np.float64)
+    groups = _groups(work, users[ours].astype(np.int64))
+    by_model, by_tail = ({name: values[which] for name, which in of.items()} for values in (ndcg, tail))
+    return UserFigures(by_model, by_tail, events[ours].astype(np.int64), groups)
+
+
+def _groups(work: Work, users: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]]:
+    """Slices by the values of the user features that the settings name."""
+    names = work.settings.gate.groups
+    if not names:
+        return {}
+    storage = work.store.storage
+    features = read_parquet(storage, work.inputs["user_features"].folder).select([c.INDEX, *names]).to_pandas()
+    codes = features.set_index(c.INDEX).reindex(users).fillna(0)
+    values = read_parquet(storage, work.inputs["vocabularies"].folder, [("side", "=", "user")]).to_pylist()
+    return {
+        f"{row['feature']}={row['value']}": (codes[row["feature"]] == row["code"]).to_numpy()
+        for row in sorted(values, key=lambda row: (row["feature"], row["code"]))
+        if row["feature"] in names
+    }
+
+
+def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
+    """The champion's models, if tonight's tables can be ranked by them; else why not."""
+    models = champion_before(work.store, work.dt)
+    if models is None:
+        return None, "there is no champion yet"
+    storage = work.store.storage
+    try:
+        spec = storage.read_json(f"{models['ranker'].folder}/spec.json")
+        ours = storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")
+        if models["retrieval_model"].extra.get("model", "mf") != "mf":
+            raise ValueError("its retrieval model has no vectors")
+        if spec["fields"] != ours["fields"] or spec["numbers"] != ours["numbers"]:
+            raise ValueError("it was made for other features")
+        if spec["numbers"] and spec["numbers"] != feature_names(work.settings.features):
+            raise ValueError("it looks at other pair features")
+        for name in (TEST, FINAL):
+            if not storage.exists(f"{models['retrieval_model'].folder}/item_vectors.{name}.npy"):
+                raise ValueError(f"it has no snapshot of the cut '{name}'")
+        _same_ids(work, models["retrieval_model"])
+    except (ValueError, KeyError, RecsysError) as error:
+        return None, f"the champion of {models['ranker'].dt} cannot be used: {error}"
+    return models, ""
+
+
+def _same_ids(work: Work, model: Manifest) -> None:
+    """See that every index which a model was trained on is still the same user's, or item's."""
+    store = work.store
+    for table, version in model.extra.get("trained_on", {}).items():
+        name = {"user_ids": c.USER_ID, "item_ids": c.ITEM_ID}.get(table)
+        if name is None or version == work.inputs[table].content_hash:
+            continue
+        theirs = next((each for each in store.runs(table, model.dt) if each.content_hash == version), None)
+        if theirs is None:
+            raise ValueError(f"its table {table} is gone")
+        old = store.read(work.spark, theirs).select(c.INDEX, name).withColumnRenamed(name, "theirs")
+        both = store.read(work.spark, work.inputs[table]).select(c.INDEX, name).join(old, on=c.INDEX, how="inner")
+        if both.where(f"theirs != {name}").limit(1).count():
+            raise ValueError(f"indexes of {table} were given to others since")
+
+
+def _not_finite(store: TableStore, inputs: dict[str, Manifest]) -> str:
+    """Which of tonight's models holds a number that is none; empty where all are good."""
+    from safetensors.numpy import load
+
+    storage, folder = store.storage, inputs["retrieval_model"].folder
+    for name, _ in storage.files(folder):
+        if name.endswith(".npy"):
+            values = load_array(storage, f"{folder}/{name}")
+            if not all(np.isfinite(values[at : at + 65_536]).all() for at in range(0, len(values), 65_536)):
+                return f"the retrieval model's {name} holds numbers that are not finite"
+    weights = load(storage.read_bytes(f"{inputs['ranker'].folder}/model.safetensors"))
+    bad = sorted(name for name, values in weights.items() if values.dtype.kind == "f" and np.isnan(values).any())
+    return f"the ranker's weights '{bad[0]}' hold numbers that are not finite" if bad else ""
+
+
+def _before(spark: SparkSession, settings: Any, dt: str) -> object:
+    """Who the champion is."""
+    models = champion_before(TableStore(settings.root), dt)
+    return None if models is None else [models[table].content_hash for table in MODELS]
+
+
+STAGE = Stage(
+    name="gate",
+    does="tonight's model against the champion's and plain rules",
+    run=gate,
+    sections=("split", "features", "candidates", "cold", "rules", "diversity", "score", "evaluate", "gate"),
+    inputs=(
+        "histories",
+        "item_stats",
+        "item_windows",
+        "item_features",
+        "user_features",
+        "vocabularies",
+        "user_ids",
+        "item_ids",
+        "retrieval_model",
+        *SOURCE_TABLES,
+        "ranker",
+    ),
+    outputs=("user_metrics", "gate"),
+    sources=_before,
+    enabled=lambda settings: settings.gate.enabled,
+)

@@ -1,0 +1,107 @@
+"""Sub-commands `runs`, `rollback` and `prune`: no Spark is started for them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from recsys_spark.config import load_settings
+from recsys_spark.cuts import check_day
+from recsys_spark.errors import RecsysError
+from recsys_spark.operating.compare import find_run, side_by_side
+from recsys_spark.operating.retention import Clearing, clear, plan_clearing
+from recsys_spark.operating.rollback import roll_back
+from recsys_spark.operating.runs import as_text, as_values, list_runs
+from recsys_spark.tables import TABLES, Manifest, TableStore
+from recsys_spark.tables.lock import writer_lock
+
+Config = Annotated[
+    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file; see 'recsys-spark settings'")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable")]
+
+
+def runs(
+    config: Config,
+    date: Annotated[list[str] | None, typer.Option("--date", help="A day, YYYY-MM-DD; repeatable; all days")] = None,
+    table: Annotated[list[str] | None, typer.Option("--table", help="A table; repeatable; all tables")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table")] = False,
+    change: Set = None,
+) -> None:
+    """Print every run of every table: its state, rows, seconds and main figures."""
+    for dt in date or []:
+        check_day(dt)
+    unknown = sorted(set(table or []) - set(TABLES))
+    if unknown:
+        raise RecsysError(f"no table '{unknown[0]}'", "--table", f"Tables: {', '.join(TABLES)}.")
+    found = list_runs(TableStore(load_settings(config, change).root), table, date)
+    print(json.dumps(as_values(found)) if as_json else as_text(found))
+
+
+def rollback(
+    config: Config,
+    table: Annotated[str, typer.Option("--table", help="Table, such as top_n")],
+    date: Annotated[str, typer.Option("--date", help="Day of the table, YYYY-MM-DD")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="Run; the newest whole one before the current by default")
+    ] = None,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="Take the day's table away: readers of the newest day see the day before")
+    ] = False,
+    change: Set = None,
+) -> None:
+    """Point readers of a day back to an earlier complete run."""
+    check_day(date)
+    if to is not None and withdraw:
+        raise RecsysError("--to and --withdraw were both given", "command line", "Give one of them.")
+    rolled = roll_back(TableStore(load_settings(config, change).root), table, date, to, withdraw)
+    print(f"before: {_told(rolled.before)}")
+    print(f"now:    {_told(rolled.now)}")
+    print(f"newest: {_told(rolled.newest)}")
+    if rolled.before and (rolled.now is None or rolled.now.content_hash != rolled.before.content_hash):
+        print(f"content {rolled.before.content_hash} of {date} is not shown again, unless a stage is given --force")
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A day (YYYY-MM-DD), or a run of the table user_metrics")],
+    b: Annotated[str, typer.Argument(help="The other one")],
+    config: Config,
+    change: Set = None,
+) -> None:
+    """Print the models of two nights side by side, over the users that both have ranked."""
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    print(side_by_side(store, find_run(store, a), find_run(store, b), settings.gate))
+
+
+def prune(
+    config: Config,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing")] = False,
+    change: Set = None,
+) -> None:
+    """Delete old runs, as the settings 'retention' say; never one that something still needs."""
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    if dry_run:
+        clearing = plan_clearing(store, settings.retention)
+    else:
+        with writer_lock(store.storage, run_id="prune"):
+            clearing = plan_clearing(store, settings.retention)
+            clear(store, clearing)
+    for key in clearing.runs:
+        print(" ".join(key))
+    print(("would delete " if dry_run else "deleted ") + summary(clearing))
+
+
+def summary(clearing: Clearing) -> str:
+    """What goes, in a few words."""
+    runs = f"{len(clearing.runs)} runs ({clearing.bytes / 2**20:,.1f} MiB)"
+    return f"{runs}, {len(clearing.pointers)} days' pointers; kept {len(clearing.kept)} runs"
+
+
+def _told(manifest: Manifest | None) -> str:
+    if manifest is None:
+        return "nothing"
+    return f"{manifest.dt} run {manifest.run_id}, {manifest.rows:,} rows, content {manifest.content_hash}"

@@ -1,0 +1,128 @@
+"""How a night ended: its exit code, the file that machines read, and who is told.
+
+<root>/_outcomes/dt=YYYY-MM-DD.json   {"outcome", "says", "failed", "run_id", …} of the last run of a day
+
+| outcome | exit code | what it means |
+|---|---|---|
+| ok | 0 | the lists are shown |
+| failed | 2 | an error; readers see what they saw before |
+| alarm | 3 | the lists are shown, and somebody should look |
+| hold | 4 | the lists are not shown; readers see what they saw before |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recsys_spark.config import Settings
+from recsys_spark.errors import Held, RecsysError
+from recsys_spark.progress import say
+from recsys_spark.stage import Stage, all_inputs
+from recsys_spark.tables import Manifest, TableStore
+from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.watch.alarm import tell
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+OK, ALARM, HOLD, FAILED = "ok", "alarm", "hold", "failed"
+EXIT_CODES = {OK: 0, FAILED: 2, ALARM: 3, HOLD: 4}
+JUDGES = ("gate", "checks")  # tables whose manifests say an outcome
+
+
+def refuse_held(stage: Stage, spark: SparkSession, settings: Settings, dt: str, force: bool) -> None:
+    """Keep ``publish`` from showing lists that the stage watch has held, or has not seen.
+
+    Raises
+    ------
+    Held
+        A check of these lists holds them.
+    RecsysError
+        The checks are of other lists.
+    """
+    if stage.name != "publish" or force or not settings.watch.enabled:
+        return
+    store = TableStore(settings.root)
+    checks = store.need("checks", dt)
+    from recsys_spark.pipeline import load_stage
+
+    looked_at = all_inputs(load_stage("watch"), spark, settings, dt)["top_n"]
+    if checks.inputs.get("top_n") != looked_at.run_id:
+        raise RecsysError(
+            f"the checks are of run {checks.inputs.get('top_n')}, the lists to be shown are run {looked_at.run_id}",
+            store.storage.url(checks.folder),
+            "Run the stage watch first.",
+        )
+    if checks.extra.get("outcome") == HOLD:
+        failed = ", ".join(checks.extra["failed"])
+        raise Held(
+            f"the lists of {dt} are held by the stage watch (failed: {failed}); readers see what they saw before",
+            store.storage.url(checks.folder),
+            "Look at the checks; 'recsys-spark publish --force' shows the lists all the same.",
+        )
+
+
+def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest], error: Exception | None) -> str:
+    """Say how a run of stages ended: write the file, and tell who is to be told of what is new.
+
+    Parameters
+    ----------
+    settings : Settings
+    dt, run_id : str
+    written : dict of str to Manifest
+        What the stages wrote or found, by table.
+    error : Exception, optional
+        What ended the run.
+
+    Returns
+    -------
+    str
+        Outcome.
+    """
+    store = TableStore(settings.root)
+    judged = [written[table] for table in JUDGES if table in written]
+    outcome = worst(written)
+    if error is not None:
+        outcome = HOLD if isinstance(error, Held) else FAILED
+    failed = [row for each in judged for row in _failures(store, each)]
+    says = "; ".join(str(each.extra["says"]) for each in judged if "says" in each.extra)
+    content: dict[str, Any] = {
+        "name": settings.name,
+        "root": settings.root,
+        "date": dt,
+        "run_id": run_id,
+        "outcome": outcome,
+        "says": " ".join(str(error).split())[:1000] if error is not None else says,
+        "failed": failed,
+    }
+    if error is not None or judged:
+        _write(store, dt, content)
+    fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
+    if fresh or (error is not None and not isinstance(error, Held)):
+        tell(settings.watch.on_alarm, content)
+    return outcome
+
+
+def worst(written: dict[str, Manifest]) -> str:
+    """Outcome of a run of stages that ended without an error.
+
+    A check that held the lists was overruled then; a model that the gate held was replaced by the champion's.
+    """
+    outcomes = {str(written[table].extra.get("outcome", OK)) for table in JUDGES if table in written}
+    return OK if outcomes <= {OK} else ALARM
+
+
+def _write(store: TableStore, dt: str, content: dict[str, Any]) -> None:
+    try:
+        store.storage.write_json(f"_outcomes/dt={dt}.json", content)
+    except OSError as error:  # a full disk may be what ended the night
+        say(f"the outcome could not be written ({error})")
+
+
+def _failures(store: TableStore, manifest: Manifest) -> list[dict[str, Any]]:
+    """Rows of a judge's table that are not ok."""
+    try:
+        rows = read_parquet(store.storage, manifest.folder).to_pylist()
+    except (OSError, RecsysError):
+        return []
+    return [{"table": manifest.table, **row} for row in rows if row["level"] != OK]

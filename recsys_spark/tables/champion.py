@@ -1,0 +1,51 @@
+"""The champion: the models that made the lists which readers saw before a day."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+from recsys_spark.errors import RecsysError
+from recsys_spark.tables.manifest import Manifest
+from recsys_spark.tables.store import TableStore
+
+MODELS = ("retrieval_model", "ranker")
+
+
+def named(models: dict[str, Manifest]) -> dict[str, dict[str, str]]:
+    """Models as a manifest's ``extra`` names them: their day, run and content."""
+    return {
+        table: {"dt": models[table].dt, "run_id": models[table].run_id, "content_hash": models[table].content_hash}
+        for table in MODELS
+    }
+
+
+def resolve(store: TableStore, names: dict[str, Any]) -> dict[str, Manifest]:
+    """Manifests of models that were named so.
+
+    Raises
+    ------
+    RecsysError
+        One is gone, or damaged.
+    """
+    found = {table: store.manifest(table, of["dt"], of["run_id"]) for table, of in names.items()}
+    for manifest in found.values():
+        if store.damage(manifest):
+            where = store.storage.url(manifest.folder)
+            raise RecsysError("files of the champion's model are missing or changed", where, "Publish a new one.")
+    return found
+
+
+def champion_before(store: TableStore, dt: str) -> dict[str, Manifest] | None:
+    """Models that made the newest lists of an earlier day; None before the first ones, or where they are gone."""
+    until = (date.fromisoformat(dt) - timedelta(days=1)).isoformat()
+    try:
+        lists = store.latest("top_n", until=until)
+        if lists is None:
+            return None
+        names = lists.extra.get("models") or {
+            table: {"dt": lists.dt, "run_id": lists.inputs[table]} for table in MODELS
+        }
+        return resolve(store, names)
+    except (RecsysError, KeyError):
+        return None
