@@ -215,7 +215,9 @@ def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
             raise ValueError("its retrieval model has no vectors")
         if spec["fields"] != ours["fields"] or spec["numbers"] != ours["numbers"]:
             raise ValueError("it was made for other features")
-        if spec["numbers"] and spec["numbers"] != feature_names(work.settings.features):
+        if spec["numbers"] and spec["numbers"] != feature_names(
+            work.settings.features, work.settings.candidates.further()
+        ):
             raise ValueError("it looks at other pair features")
         for name in (TEST, FINAL):
             if not storage.exists(f"{models['retrieval_model'].folder}/item_vectors.{name}.npy"):

@@ -100,8 +100,9 @@ def rows_of(array: FloatArray, rows: NDArray[np.integer]) -> FloatArray:
     there is enough: a worker would seem to, and under a limit would, need as much as the file is long.
     """
     found = np.ascontiguousarray(array[rows])
-    if isinstance(array.base, mmap.mmap):
-        array.base.madvise(mmap.MADV_DONTNEED)
+    base: object = array.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
     return found
 
 

@@ -9,7 +9,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.tables.manifest import Manifest
 from recsys_spark.tables.store import TableStore
 
-MODELS = ("retrieval_model", "ranker")
+MODELS = ("retrieval_model", "content_model", "ranker")  # content vectors go with the item vectors
 
 
 def named(models: dict[str, Manifest]) -> dict[str, dict[str, str]]:
