@@ -169,9 +169,8 @@ def load_state(ref: StateRef) -> ItemState:
     windows, last_time = _windows(storage, ref, size)
     allowed = events > 0
     if ref.described:
-        allowed = allowed | grown(load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy"), size)[:, :-1].any(
-            axis=1
-        )
+        content = grown(load_array(storage, f"{ref.described}/content.{ref.cut.name}.npy"), size)
+        allowed = allowed | content[:, :-1].any(axis=1)
     rules = load_rules(storage, ref.rules, size) if ref.rules else None
     if rules is not None:
         allowed = allowed & rules.allowed
