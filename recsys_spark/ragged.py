@@ -116,6 +116,14 @@ class Rows:
         found: NDArray[np.bool_] = (held[place] == wanted) & (values >= 0)
         return found
 
+    def take(self, rows: NDArray[np.integer]) -> Rows:
+        """Some rows in the order given, copied."""
+        lengths = self.lengths[rows]
+        bounds = _bounds(lengths)
+        return Rows(
+            bounds, self.indices[np.repeat(self.indptr[:-1][rows] - bounds[:-1], lengths) + np.arange(bounds[-1])]
+        )
+
     def part(self, start: int, stop: int) -> Rows:
         """Rows ``start`` to ``stop`` (exclusive); the indices are a view."""
         bounds = self.indptr[start : stop + 1]

@@ -14,7 +14,7 @@ to coverage, to the distance within lists and to the Gini index of how often ite
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -164,10 +164,12 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
         if not plan.labelled:
             parts += ranker_figures(logits[active], is_in(after, found.rows[active], found.items[active]))
+        # the least score is one of what is published
+        least = plan.how.selection if plan.how.by == "ranker" else replace(plan.how.selection, min_score=None)
         own_slice, filling = NEW if plan.how.hide_seen == "all" else ALL, plan.how.filling()
         for slice_name in (ALL, NEW):
             hidden = plan.how.hidden(known) if slice_name == ALL else known.distinct_items()
-            use = may_have(found.rows, found.items, logits, plan.how.selection, state, hidden)
+            use = may_have(found.rows, found.items, logits, least, state, hidden)
             chosen = found.rows[use], found.items[use], logits[use]
             for model, selection in plan.rankers.items():
                 lists, sources = listed(*chosen, known, state, max(plan.ks), hidden, selection, filling)

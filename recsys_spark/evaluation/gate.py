@@ -21,7 +21,7 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, TEST, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
-from recsys_spark.evaluation.decision import CHAMPION, HOLD, TONIGHT, Duel, UserFigures, duels, outcome_of
+from recsys_spark.evaluation.decision import CHAMPION, HOLD, OK, TONIGHT, Duel, UserFigures, duels, outcome_of
 from recsys_spark.evaluation.evaluate import _fit_item_knn, _load_item_knn, _without
 from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
 from recsys_spark.progress import say
@@ -71,11 +71,13 @@ def gate(work: Work) -> list[Manifest]:
         level, says = (HOLD, f"hold: {broken}")
         if champion is None:
             raise RecsysError(broken, store.storage.url(work.inputs["ranker"].folder), "Train it again.")
-        found = [Duel(CHAMPION, "all", 0, 0.0, 0.0, 0.0, 0.0, HOLD, broken)]
+        instead = champion["ranker"]  # named, so that lists by another champion are other lists
+        told = f"{broken}; in its place ranks the model of {instead.dt}, run {instead.run_id}"
+        found = [Duel(CHAMPION, "all", 0, 0.0, 0.0, 0.0, 0.0, HOLD, told)]
     else:
         rows = _rank_all(work, champion)
-        found = duels(_figures(work, rows), settings.gate)
-        level, says = outcome_of(found)
+        found = duels(_figures(work, rows), settings.gate) if rows else []
+        level, says = outcome_of(found) if found else (OK, "nobody took anything new in the test window: no comparison")
     if reason:
         says = f"{says}; {reason}"
     say(f"gate: {says}")
@@ -116,8 +118,6 @@ def _rank_all(work: Work, champion: dict[str, Manifest] | None) -> list[tuple[An
         rows += [tuple(row) for row in histories.mapInArrow(partial(_trial, trial=trial), FIGURES).collect()]
     histories.unpersist()
     store.storage.delete_folder(scratch)
-    if not rows:
-        raise RecsysError("no user has an event in the test window", "settings 'split'", "Widen split.test_days.")
     return sorted(rows, key=lambda row: row[:2])
 
 
@@ -131,17 +131,18 @@ def _trial(batches: Iterator[pa.RecordBatch], trial: Trial) -> Iterator[pa.Recor
         chosen = np.flatnonzero(sampled & (truth.lengths > 0))
         if not len(chosen):
             continue
+        truth, some, known = truth.take(chosen), block.take(chosen), known.take(chosen)
         tail = keep_items(truth, tail_items(load_state(trial.how.ref).recent_events, trial.head_share))
-        lists = {trial.model: block_lists(block, trial.how, trial.k).items}
+        lists = {trial.model: block_lists(some, trial.how, trial.k).items}
         if trial.item_knn:
             lists |= _plain_lists(known, trial)
         for model, items in lists.items():
-            ndcg, tail_ndcg = (ndcg_of_users(items, wanted, trial.k)[chosen] for wanted in (truth, tail))
+            ndcg, tail_ndcg = (ndcg_of_users(items, wanted, trial.k) for wanted in (truth, tail))
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array([model] * len(chosen), pa.string()),
-                    pa.array(block.users[chosen], pa.int32()),
-                    pa.array(np.diff(known.indptr)[chosen].astype(np.int32)),
+                    pa.array(some.users, pa.int32()),
+                    pa.array(np.diff(known.indptr).astype(np.int32)),
                     pa.array(np.full(len(chosen), trial.k, np.int32)),
                     pa.array(ndcg),
                     pa.array(tail_ndcg, from_pandas=True),
@@ -222,10 +223,26 @@ def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
         for name in (TEST, FINAL):
             if not storage.exists(f"{models['retrieval_model'].folder}/item_vectors.{name}.npy"):
                 raise ValueError(f"it has no snapshot of the cut '{name}'")
+        _same_sources(work, models["content_model"])
+        tested = models["retrieval_model"].extra.get("cuts", {}).get(TEST, 0)
+        if tested > cut(work.dt, work.settings.split, TEST).time:
+            raise ValueError("its test window began later than tonight's, so that it has learned from a part of that")
         _same_ids(work, models["retrieval_model"])
     except (ValueError, KeyError, RecsysError) as error:
         return None, f"the champion of {models['ranker'].dt} cannot be used: {error}"
     return models, ""
+
+
+def _same_sources(work: Work, theirs: Manifest) -> None:
+    """See that a champion's content vectors are there where tonight's settings ask for some, and mean the same."""
+    settings, ours = work.settings, work.inputs["content_model"]
+    for name in ("items", "new_items"):
+        if bool(theirs.extra.get(name)) != bool(ours.extra.get(name)):
+            raise ValueError("it was made with other settings of new items (cold)")
+    if "content" in {*settings.candidates.further(), *settings.cold.chain}:
+        missing = [at for at in (TEST, FINAL) if not work.store.storage.exists(f"{theirs.folder}/content.{at}.npy")]
+        if missing:
+            raise ValueError(f"it has no content vectors of the cut '{missing[0]}'")
 
 
 def _same_ids(work: Work, model: Manifest) -> None:

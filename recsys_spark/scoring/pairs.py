@@ -144,6 +144,7 @@ def _user_columns(past: Past, recent_days: int) -> list[DoubleArray]:
 
 def _item_columns(state: ItemState, now: int) -> list[DoubleArray]:
     age = np.maximum((now - state.first_time) / SECONDS_PER_DAY, 1.0)
+    age[state.first_time == 0] = np.nan  # no event yet
     recent, newest = state.recent_users.astype(np.float64), state.newest_users.astype(np.float64)
     trend = np.log((recent + 1) / (state.earlier_users / 3 + 1))
     trend_newest = np.log((newest + 0.5) / (recent / 4 + 0.5))

@@ -28,6 +28,7 @@ from recsys_spark.tables.histories import UserBlock, uniform
 
 FREE, CHOSEN, FILLED, PINS, EXPLORED = range(5)
 _MOST_NEW = 1024  # new items that a block of users draws from
+_AT_ONCE = 1 << 22  # places of longer lists that are held together
 _WIDER = 4
 
 
@@ -200,19 +201,19 @@ def _others(
     have = (place != NOBODY).sum(axis=1)
     short, width = have < wanted, 2 * n
     plain = replace(selection, method="none")
-    while short.any():
-        queue = np.zeros((len(items), width), np.int32)  # of those who have enough: an item, so that nothing is filled
-        queue[short] = NOBODY
-        queue[short, :n] = np.where(place[short] != NOBODY, items[short], NOBODY)
-        came_from = fill(queue, known, state, hidden, chain)
-        queue[~short] = NOBODY
-        again = choose(Pool(queue, _NOTHING, np.zeros(queue.shape)), wanted, n, given, plain, state)
-        taken = np.where(again != NOBODY, np.take_along_axis(queue, again, axis=1), NOBODY)
-        items[short] = taken[short]
-        sources[short] = np.take_along_axis(came_from, np.maximum(again, 0), axis=1)[short]
-        got = (again != NOBODY).sum(axis=1)
-        short &= (got < wanted) & (queue[:, -1] != NOBODY)  # the end of the catalogue is not reached
-        width *= _WIDER
+    users, whole = np.flatnonzero(short), int(state.allowed.sum()) + n + 1  # so many places reach the catalogue's end
+    while len(users):
+        width = min(width, whole)
+        left = []
+        for some in np.array_split(users, -(-len(users) * width // _AT_ONCE)):
+            queue = np.full((len(some), width), NOBODY, np.int32)
+            queue[:, :n] = np.where(place[some] != NOBODY, items[some], NOBODY)
+            came_from = fill(queue, known.take(some), state, hidden.take(some), chain)
+            again = choose(Pool(queue, _NOTHING, np.zeros(queue.shape)), wanted[some], n, given[some], plain, state)
+            items[some] = np.where(again != NOBODY, np.take_along_axis(queue, again, axis=1), NOBODY)
+            sources[some] = np.take_along_axis(came_from, np.maximum(again, 0), axis=1)
+            left.append(some[((again != NOBODY).sum(axis=1) < wanted[some]) & (queue[:, -1] != NOBODY)])
+        users, width = np.concatenate(left), width * _WIDER
     return items, place, sources
 
 

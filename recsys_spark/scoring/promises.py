@@ -50,6 +50,18 @@ class Promised:
         return events.select(c.USER_ID, c.ITEM_ID).distinct()
 
 
+def without_choice(lists: DataFrame, promised: Promised) -> int:
+    """Users without a list from whom all that the rules allow is hidden: nothing is left for them."""
+    from pyspark.sql import functions as F
+
+    hidden = promised.hidden()
+    if hidden is None:
+        return 0
+    barred = hidden.join(promised.rules.where(c.ALLOWED), on=c.ITEM_ID, how="left_semi")
+    owned = barred.groupBy(c.USER_ID).agg(F.count(F.lit(1)).alias("owned")).where(F.col("owned") >= promised.longest)
+    return owned.join(lists, on=c.USER_ID, how="left_anti").count()
+
+
 def shape_problems(lists: DataFrame, n: int, known_users: int, in_order: bool = True) -> dict[str, int]:
     """Users whose ranks, items or scores are not what a list must be.
 
@@ -99,6 +111,8 @@ def item_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
     catalogue = promised.events.select(c.ITEM_ID).distinct()
     if asked.explore.places:
         catalogue = catalogue.union(promised.rules.where(c.NEW).select(c.ITEM_ID)).distinct()
+    if asked.pins or asked.pin_table:
+        catalogue = catalogue.union(promised.rules.where(F.col(c.PINNED) > 0).select(c.ITEM_ID)).distinct()
     if promised.settings.cold.new_items:
         catalogue = promised.rules.select(c.ITEM_ID)
     rows = lists.join(promised.rules.select(c.ITEM_ID, c.ALLOWED, c.NEW), on=c.ITEM_ID, how="left")

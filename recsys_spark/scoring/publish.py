@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys_spark import columns as c
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.promises import Promised, item_problems, place_problems, shape_problems
+from recsys_spark.scoring.promises import Promised, item_problems, place_problems, shape_problems, without_choice
 from recsys_spark.scoring.score import STAGE as SCORE
 from recsys_spark.stage import Stage, Work, finished
 from recsys_spark.tables import Manifest
@@ -34,7 +34,8 @@ def publish(work: Work) -> list[Manifest]:
     lists = store.read(work.spark, manifest).persist()
     known = store.read(work.spark, work.inputs["user_ids"]).count()
     promised = _promised(work)
-    problems = shape_problems(lists, settings.score.n, known, settings.in_order_of_score)
+    served = known - without_choice(lists, promised)
+    problems = shape_problems(lists, settings.score.n, served, settings.in_order_of_score)
     problems |= item_problems(lists, promised) | place_problems(lists, promised)
     broken = {name: count for name, count in problems.items() if count}
     if broken:

@@ -86,8 +86,7 @@ def recipe(work: Work, at: Cut) -> Recipe:
 
 def for_ids(how: Recipe, inputs: dict[str, Manifest]) -> Recipe:
     """The recipe with places for all ids of tonight, where its models are of an earlier night."""
-    items, users = (index_size(inputs[f"{side}_ids"]) for side in ("item", "user"))
-    ref, more = replace(how.ref, items=items, users=users), how.plan.more
+    ref, more = replace(how.ref, items=index_size(inputs["item_ids"])), how.plan.more
     # further sources name the same state, or a worker would load two by turns
     plan = replace(how.plan, more=None if more is None else replace(more, items=ref))
     return replace(how, ref=ref, plan=plan)

@@ -62,7 +62,6 @@ class StateRef:
     described: str = ""
     rules: str = ""
     items: int = 0
-    users: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,14 @@ class ItemState:
     rules: ItemRules | None = None
 
     def vectors_of(self, users: NDArray[np.integer]) -> FloatArray:
-        """Vectors of some users, float32 [U, D]."""
-        return rows_of(self.user_vectors, users)
+        """Vectors of some users, float32 [U, D]; of users that came after the model's night as of ``grown``."""
+        known = len(self.user_vectors)
+        if not len(users) or int(users.max()) < known:
+            return rows_of(self.user_vectors, users)
+        found = rows_of(self.user_vectors, np.minimum(users, known - 1))
+        found[users >= known] = 0.0
+        found[users >= known, -1] = 1.0
+        return found
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -176,7 +181,7 @@ def load_state(ref: StateRef) -> ItemState:
         allowed = allowed & rules.allowed
     return ItemState(
         vectors=vectors,
-        user_vectors=grown(load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"), ref.users),
+        user_vectors=load_array(storage, f"{ref.retrieval}/user_vectors.{ref.cut.name}.npy"),
         **counts,
         allowed=allowed & (np.arange(size) < known),  # the model has no vector for the others
         popular=order[allowed[order]].astype(np.int32),

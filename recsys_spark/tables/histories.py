@@ -76,6 +76,12 @@ class UserBlock:
         indptr = self.indptr[start : stop + 1] - first
         return UserBlock(self.users[start:stop], indptr, self.items[part], self.times[part], self.weights[part])
 
+    def take(self, rows: NDArray[np.integer]) -> UserBlock:
+        """Some of the users in the order given."""
+        places = Rows(self.indptr, np.arange(len(self.items), dtype=np.int32)).take(rows)
+        events = places.indices
+        return UserBlock(self.users[rows], places.indptr, self.items[events], self.times[events], self.weights[events])
+
     def between(self, start: int, until: int) -> UserBlock:
         """The same users with the events of ``start <= time < until`` only."""
         keep = (self.times >= start) & (self.times < until)

@@ -36,7 +36,8 @@ def train_retrieval(work: Work) -> list[Manifest]:
     """Fit the retrieval model once a cut; write the snapshots, and the last one's vectors as tables."""
     job = retrieval_job(work, _scratch(work))
     _train(work, job)
-    extra = {**_trained_on(work), "model": work.settings.retrieval.model}
+    times = {each.name: each.time for each in cuts(work.dt, work.settings.split)}
+    extra = {**_trained_on(work), "model": work.settings.retrieval.model, "cuts": times}
     model = work.store.seal(None, "retrieval_model", work.stamp, extra=extra)
     return [model, *[_vectors(work, side, job["output"]) for side in ("user", "item")]]
 

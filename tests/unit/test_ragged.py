@@ -85,3 +85,10 @@ def test_pairs_are_found_where_they_are(lists: list[list[int]], seed: int) -> No
     expected = [[v in lists[r] for r, v in zip(*pair, strict=True)] for pair in zip(rows, values, strict=True)]
     assert Rows.from_lists(lists).holds(rows, values).tolist() == expected
     assert not Rows.empty(len(lists)).holds(rows, values).any()
+
+
+def test_some_rows_in_another_order() -> None:
+    rows = Rows.from_lists([[3, 1], [], [7], [2, 2, 9]])
+    taken = rows.take(np.array([3, 1, 0, 3]))
+    assert [taken.row(i).tolist() for i in range(4)] == [[2, 2, 9], [], [3, 1], [2, 2, 9]]
+    assert len(rows.take(np.array([], np.int64))) == 0
