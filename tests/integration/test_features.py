@@ -155,7 +155,7 @@ def shop(night: Work, tiny_log: TinyLog) -> pd.DataFrame:
     denied = {"path": str(deny), "format": "csv", "fields": ["item"], "id": "item"}
     tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
     settings = parse_settings(tree)
-    written = run_stages(night.spark, settings, night.dt, ["evaluate", "rules", "score", "publish"])
+    written = run_stages(night.spark, settings, night.dt, ["evaluate", "rules", "gate", "score", "watch", "publish"])
     frames = {
         name: read_parquet(night.store.storage, written[name].folder).to_pandas() for name in ("top_n", "item_rules")
     }
@@ -218,11 +218,11 @@ def test_another_deny_list_makes_other_lists_and_a_broken_promise_none(shop: pd.
     tree = night.settings.model_dump(mode="json") | {"rules": RULES | {"deny": denied}, "diversity": DIVERSE}
     before = night.store.need("top_n", night.dt)
     Path(denied["path"]).write_text("i000\ni001\ni004\n")
-    with pytest.raises(RecsysError, match="no lists of these settings and tables"):
+    with pytest.raises(RecsysError, match="of these settings"):
         run_stages(night.spark, parse_settings(tree), night.dt, ["rules", "publish"])
     assert night.store.need("top_n", night.dt).run_id == before.run_id
     for by in ("ranker", "retrieval"):  # publish holds both against all rules
         settings = parse_settings(tree | {"score": tree["score"] | {"by": by}})
-        lists = run_stages(night.spark, settings, night.dt, ["score", "publish"])["top_n"]
+        lists = run_stages(night.spark, settings, night.dt, ["score", "watch", "publish"])["top_n"]
         items = read_parquet(night.store.storage, lists.folder)["item_id"].to_pylist()
         assert not {"i000", "i001", "i004"} & set(items)
