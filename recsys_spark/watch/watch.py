@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = {OK: 0, ALARM: 1, HOLD: 2}
 _BY_WISH = ("deleted_user", "min_support")  # rules that say nothing about the log
+_GRID = 1e6  # parts of a share
 
 
 def watch(work: Work) -> list[Manifest]:
@@ -146,8 +147,10 @@ def _change(old: DataFrame, new: DataFrame, every: int) -> tuple[float, int]:
     old, new = (lists.where(F.pmod(F.xxhash64(c.USER_ID), F.lit(every)) == 0) for lists in (old, new))
     known = new.join(old.select(c.USER_ID).distinct(), on=c.USER_ID, how="left_semi")
     kept = known.join(old.withColumn("kept", F.lit(1)), on=[c.USER_ID, c.ITEM_ID], how="left")
-    per_user = kept.groupBy(c.USER_ID).agg((1 - F.count("kept") / F.count(F.lit(1))).alias("new"))
-    row = per_user.agg(F.avg("new").alias("new"), F.count(F.lit(1)).alias("users")).collect()[0]
+    # whole numbers, whose sum no order of users changes
+    share = F.round((1 - F.count("kept") / F.count(F.lit(1))) * F.lit(_GRID))
+    per_user = kept.groupBy(c.USER_ID).agg(share.alias("new"))
+    row = per_user.agg((F.avg("new") / F.lit(_GRID)).alias("new"), F.count(F.lit(1)).alias("users")).collect()[0]
     return float(row["new"] or 0.0), int(row["users"])
 
 
