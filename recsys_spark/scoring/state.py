@@ -103,7 +103,11 @@ class ItemState:
     rules: ItemRules | None = None
 
     def vectors_of(self, users: NDArray[np.integer]) -> FloatArray:
-        """Vectors of some users, float32 [U, D]; of users that came after the model's night as of ``grown``."""
+        """Vectors of some users, float32 [U, D].
+
+        A user who came after the model's night has zeros, and is shown what is popular among the model's items, by
+        their biases: the last place of a user is 1.
+        """
         known = len(self.user_vectors)
         if not len(users) or int(users.max()) < known:
             return rows_of(self.user_vectors, users)
@@ -194,14 +198,10 @@ def load_state(ref: StateRef) -> ItemState:
 
 
 def grown(vectors: FloatArray, size: int) -> FloatArray:
-    """Vectors with a row for each of ``size`` indexes: ids that an earlier night's model does not know have zeros.
-
-    A user of zeros is shown what is popular among the model's items, by their biases: the last place of a user is 1.
-    """
+    """Vectors with a row for each of ``size`` indexes: items that an earlier night's model does not know have zeros."""
     if len(vectors) >= size:
         return vectors
     more = np.zeros((size - len(vectors), vectors.shape[1]), vectors.dtype)
-    more[:, -1] = vectors[-1, -1] if len(vectors) and (vectors[:, -1] == 1).all() else 0.0
     return np.concatenate([vectors, more])
 
 
