@@ -116,6 +116,12 @@ class Rows:
         found: NDArray[np.bool_] = (held[place] == wanted) & (values >= 0)
         return found
 
+    def without(self, other: Rows) -> Rows:
+        """Values of each row that the other's row does not have."""
+        width = int(max(self.indices.max(initial=0), other.indices.max(initial=0))) + 1
+        keep = ~np.isin(self.owners * width + self.indices, other.owners * width + other.indices)
+        return Rows.from_pairs(self.owners[keep], self.indices[keep], len(self))
+
     def take(self, rows: NDArray[np.integer]) -> Rows:
         """Some rows in the order given, copied."""
         lengths = self.lengths[rows]

@@ -12,7 +12,7 @@ from recsys_spark.config import IdTable, Settings
 from recsys_spark.errors import RecsysError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 LISTS = ("allow", "deny", "pin_table")
 
@@ -57,22 +57,36 @@ def list_facts(spark: SparkSession, settings: Settings, _: str) -> object:
     return sorted(found)
 
 
-def _typed(group: Opened, table: IdTable, rank: str | None) -> DataFrame:
+def list_id(group: Opened, id_column: str, format_: str, path: str, hint: str = "") -> Column:
+    """Ids of one part of a list as text, null where a row has none; ``hint`` says what can be done but to mend it.
+
+    Raises
+    ------
+    RecsysError
+        The column holds no ids.
+    """
     from pyspark.sql import functions as F
 
-    found = group.find(table.id)
+    found = group.find(id_column)
     assert found is not None  # as was just required
     column, kind = found
     if kind.typeName() in NESTED:
         raise RecsysError(
-            f"column '{table.id}' of the list is of type {kind.simpleString()}, which is no id",
-            table.path,
-            "Bring a list with a text or a number in each row.",
+            f"column '{id_column}' of the list is of type {kind.simpleString()}, which is no id",
+            path,
+            f"Bring a list with a text or a number in each row{hint}.",
         )
-    text = id_text(column, text_kind(table.format, kind))
+    text = id_text(column, text_kind(format_, kind))
     if CORRUPT in group.rows.columns:
         text = F.when(F.col(CORRUPT).isNull(), text)
-    columns = [F.col(FILE), F.when(text != "", text).alias(c.ITEM_ID)]
+    return F.when(text != "", text)
+
+
+def _typed(group: Opened, table: IdTable, rank: str | None) -> DataFrame:
+    from pyspark.sql import functions as F
+
+    text = list_id(group, table.id, table.format, table.path)
+    columns = [F.col(FILE), text.alias(c.ITEM_ID)]
     if rank is not None:
         place = group.find(rank)
         assert place is not None

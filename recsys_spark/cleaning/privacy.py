@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
 from recsys_spark.cleaning.files import list_files, probe
-from recsys_spark.cleaning.source import CORRUPT, FILE, Opened, open_groups, quoted, require, union
-from recsys_spark.cleaning.typed import NESTED, id_text, text_kind
+from recsys_spark.cleaning.id_lists import list_id
+from recsys_spark.cleaning.source import FILE, Opened, open_groups, quoted, require, union
 from recsys_spark.config import DeletedUsersInput, Privacy, Settings
 from recsys_spark.errors import RecsysError
 from recsys_spark.tables.layout import small_frame
@@ -119,22 +119,9 @@ def as_table(deleted: DataFrame | None, spark: SparkSession, key: bytes | None) 
 
 def _listed(group: Opened, source: DeletedUsersInput) -> DataFrame:
     """Ids of one part of the list, null where a row has none: each part must have them, so that none is passed over."""
-    from pyspark.sql import functions as F
-
     require([group], {"id": source.id}, "input.deleted_users", source.path)
-    found = group.find(source.id)
-    assert found is not None  # as was just required
-    column, kind = found
-    if kind.typeName() in NESTED:
-        raise RecsysError(
-            f"column '{source.id}' of the list is of type {kind.simpleString()}, which is no id",
-            source.path,
-            "Bring a list with a text or a number in each row, or set input.deleted_users.id.",
-        )
-    text = id_text(column, text_kind(source.format, kind))
-    if CORRUPT in group.rows.columns:
-        text = F.when(F.col(CORRUPT).isNull(), text)
-    return group.rows.select(FILE, F.when(text != "", text).alias(c.USER_ID))
+    hint = ", or set input.deleted_users.id"
+    return group.rows.select(FILE, list_id(group, source.id, source.format, source.path, hint).alias(c.USER_ID))
 
 
 def _hasher(key: bytes) -> Callable[[pd.Series], pd.Series]:

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from io import BytesIO
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import sparse
 
 from recsys_spark import columns as c
 from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.by_source import candidate_figures, source_figures
+from recsys_spark.evaluation.item_knn import fit_item_knn, is_sampled, load_item_knn
 from recsys_spark.evaluation.labelled import labelled_parts
 from recsys_spark.evaluation.metrics import AucHistogram, exposure, gini, intra_list_distance_sums
 from recsys_spark.evaluation.parts import ALL, EXPOSURE, NEW, PARTS, Part, as_batch, ranker_figures, ranking_figures
@@ -39,14 +38,12 @@ from recsys_spark.scoring.places import listed
 from recsys_spark.scoring.rank import Recipe, rank_block, recipe
 from recsys_spark.scoring.select import Selection, may_have
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
-from recsys_spark.scoring.state import ItemState, StateRef, load_state
+from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest
-from recsys_spark.tables.arrays import read_parquet
-from recsys_spark.tables.histories import UserBlock, by_bucket, is_in, uniform, user_blocks
-from recsys_spark.tables.layout import index_size, small_frame
-from recsys_spark.tables.storage import Storage
+from recsys_spark.tables.histories import UserBlock, by_bucket, is_in, user_blocks
+from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -100,7 +97,7 @@ def evaluate(work: Work) -> list[Manifest]:
     at = cut(work.dt, settings.split, TEST)
     share = min(1.0, settings.evaluate.max_users / max(1, work.inputs["histories"].rows))
     item_knn = f"_jobs/evaluate-{work.stamp.run_id}/item_knn.npz"
-    store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
+    store.storage.write_bytes(item_knn, fit_item_knn(work, at, share))
     ks = tuple(sorted(settings.evaluate.ks))
     labelled = work.inputs["ranker_examples"].extra.get("labels") == c.GIVEN
     how = recipe(work, at)
@@ -128,28 +125,6 @@ def _rankers(selection: Selection) -> dict[str, Selection]:
     return {"ranker": published, "ranker_plain": published.in_model_order}
 
 
-def _fit_item_knn(work: Work, at: Cut, share: float) -> bytes:
-    """Similarities from the sampled users' events before the cut."""
-    block = UserBlock.from_arrow(read_parquet(work.store.storage, work.inputs["histories"].folder))
-    rows = np.flatnonzero(_sampled(block, share))
-    block = block.before(at.time)
-    known = Rows(block.indptr, block.items).part(0, len(block))
-    matrix = baselines.user_item_matrix(known, _items(work), logarithm=True)[rows]
-    similarity = baselines.fit_item_knn(matrix.tocsr(), work.settings.evaluate.neighbours)
-    buffer = BytesIO()
-    sparse.save_npz(buffer, similarity, compressed=False)
-    return buffer.getvalue()
-
-
-def _items(work: Work) -> int:
-    return index_size(work.inputs["item_ids"])
-
-
-def _sampled(block: UserBlock, share: float) -> NDArray[np.bool_]:
-    """A sample of users that is the same every night."""
-    return uniform(block.users, np.zeros(len(block), np.int64), 1) < share
-
-
 def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordBatch]:
     """Runs on the executors: sums and counts of a bucket's users."""
     at = plan.how.ref.cut
@@ -157,9 +132,9 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         known, after = block.before(at.time), block.between(at.time, at.until)
         parts: list[Part] = []
         found, logits, state = rank_block(known, plan.how)
-        sampled = _sampled(block, plan.share)
+        sampled = is_sampled(block, plan.share)
         truth = {ALL: after.distinct_items()}
-        truth[NEW] = _without(truth[ALL], known.distinct_items())
+        truth[NEW] = truth[ALL].without(known.distinct_items())
         truth = {name: _only(rows, sampled) for name, rows in truth.items()}
         active = (np.diff(truth[ALL].indptr) > 0)[found.rows]
         if not plan.labelled:
@@ -198,7 +173,7 @@ def _baseline_figures(
         "recent_popularity": lambda: baselines.popularity(state.recent_users, len(known)),
         "repeat": lambda: baselines.own_frequency(past, fallback),
         "repeat_decayed": lambda: baselines.own_decayed(past, fallback, plan.half_life_days),
-        "item_knn": lambda: baselines.item_knn_scores(matrix, _load_item_knn(plan.how.ref, plan.item_knn), fallback),
+        "item_knn": lambda: baselines.item_knn_scores(matrix, load_item_knn(plan.how.ref, plan.item_knn), fallback),
     }
     forbidden = {ALL: None, NEW: known.distinct_items()}
     parts: list[Part] = []
@@ -214,11 +189,6 @@ def _baseline_figures(
     return parts
 
 
-@lru_cache(maxsize=1)
-def _load_item_knn(ref: StateRef, path: str) -> sparse.csr_matrix:
-    return sparse.load_npz(BytesIO(Storage(ref.root).read_bytes(path)))
-
-
 def _list_figures(
     model: str, slice_name: str, lists: IntArray, truth: Rows, ks: tuple[int, ...], state: ItemState
 ) -> list[Part]:
@@ -231,13 +201,6 @@ def _list_figures(
         shown = zip(items.tolist(), counts.tolist(), strict=True)
         parts += [(model, slice_name, EXPOSURE, k, item, float(count), 0) for item, count in shown]
     return parts
-
-
-def _without(rows: Rows, other: Rows) -> Rows:
-    """Values of each row that the other's row does not have."""
-    width = int(max(rows.indices.max(initial=0), other.indices.max(initial=0))) + 1
-    keep = ~np.isin(rows.owners * width + rows.indices, other.owners * width + other.indices)
-    return Rows.from_pairs(rows.owners[keep], rows.indices[keep], len(rows))
 
 
 def _only(rows: Rows, keep: NDArray[np.bool_]) -> Rows:

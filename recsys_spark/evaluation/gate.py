@@ -22,7 +22,7 @@ from recsys_spark.cuts import FINAL, TEST, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.decision import CHAMPION, HOLD, OK, TONIGHT, Duel, UserFigures, duels, outcome_of
-from recsys_spark.evaluation.evaluate import _fit_item_knn, _load_item_knn, _without
+from recsys_spark.evaluation.item_knn import fit_item_knn, is_sampled, load_item_knn
 from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
 from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
@@ -37,7 +37,7 @@ from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.arrays import load_array, read_parquet
 from recsys_spark.tables.champion import MODELS, champion_before, named
-from recsys_spark.tables.histories import UserBlock, by_bucket, uniform, user_blocks
+from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
 from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _rank_all(work: Work, champion: dict[str, Manifest] | None) -> list[tuple[An
     share = min(1.0, settings.gate.max_users / max(1, work.inputs["histories"].rows))
     scratch = f"_jobs/gate-{work.stamp.run_id}"
     item_knn = f"{scratch}/item_knn.npz"
-    store.storage.write_bytes(item_knn, _fit_item_knn(work, at, share))
+    store.storage.write_bytes(item_knn, fit_item_knn(work, at, share))
     how = recipe(work, at)
     how = replace(how, selection=how.selection.of_models)  # what a model chooses; not what was pinned or is tried out
     trials = [Trial(TONIGHT, how, settings.gate.k, share, settings.gate.head_share, item_knn)]
@@ -126,8 +126,8 @@ def _trial(batches: Iterator[pa.RecordBatch], trial: Trial) -> Iterator[pa.Recor
     at = trial.how.ref.cut
     for block in user_blocks(batches, USERS_AT_ONCE):
         known, after = block.before(at.time), block.between(at.time, at.until)
-        truth = _without(after.distinct_items(), trial.how.hidden(known))
-        sampled = uniform(block.users, np.zeros(len(block), np.int64), 1) < trial.share
+        truth = after.distinct_items().without(trial.how.hidden(known))
+        sampled = is_sampled(block, trial.share)
         chosen = np.flatnonzero(sampled & (truth.lengths > 0))
         if not len(chosen):
             continue
@@ -166,7 +166,7 @@ def _plain_lists(known: UserBlock, trial: Trial) -> dict[str, NDArray[np.int32]]
         scores = (
             baselines.popularity(state.recent_users, len(some)),
             baselines.own_frequency(past, fallback),
-            baselines.item_knn_scores(matrix, _load_item_knn(trial.how.ref, trial.item_knn), fallback),
+            baselines.item_knn_scores(matrix, load_item_knn(trial.how.ref, trial.item_knn), fallback),
         )
         hidden = trial.how.hidden(some)
         for name, each in zip(_RULES, scores, strict=True):
