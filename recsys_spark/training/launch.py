@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
-_LOST = re.compile(r"^Process (\d+) exit with status code (-?\d+)")  # horovodrun's; the first is the one that began
+_LOST = re.compile(r"^Process (\d+) exit with status code (-?\d+)")  # horovodrun's
+_TERMINATED = ("143", "-15")  # by horovodrun, after another rank was lost
 _NOISE = ("WARNING: Using incubator", "UserWarning", "warnings.warn", "FutureWarning", "DeprecationWarning")
 
 
@@ -119,7 +120,7 @@ def _failed(told: list[str], settings: Launch) -> RecsysError:
 def _stream(command: list[str], settings: Launch, storage: Storage, job_file: str) -> None:
     """Run a command and pass its lines on."""
     tail: list[str] = []
-    lost: list[str] = []
+    lost: list[tuple[str, str]] = []
     with subprocess.Popen(
         command,
         env=environment(settings),
@@ -134,7 +135,7 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
             for raw in process.stdout:
                 line = _PREFIX.sub("", raw.rstrip())
                 tail = [*tail[-3:], line]
-                lost += [f"rank {rank} ended with code {code}" for rank, code in _LOST.findall(line)]
+                lost += _LOST.findall(line)
                 if line and not any(noise in line for noise in _NOISE):
                     print(f"    {line}", flush=True)
         except BaseException:
@@ -142,5 +143,19 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
             raise
     if process.returncode != 0:
         causes, noticed = failures(storage, job_file)
-        silent = lost[:1] or [f"the process ended with code {process.returncode} ({' / '.join(tail)})"]
-        raise _failed(causes or [*silent, *noticed], settings)
+        silent = first_lost(lost, noticed) or f"the process ended with code {process.returncode} ({' / '.join(tail)})"
+        raise _failed(causes or [silent, *noticed], settings)
+
+
+def first_lost(lost: list[tuple[str, str]], noticed: list[str]) -> str | None:
+    """What to say of the rank that began, of (rank, exit code) in the order in which horovodrun saw them end.
+
+    A rank that was killed may be seen after one that ended because it noticed: neither that one nor one that
+    horovodrun terminated has begun it, where there is another.
+    """
+
+    def follows(rank: str, code: str) -> tuple[bool, bool]:
+        return any(text.startswith(f"rank {rank},") for text in noticed), code in _TERMINATED
+
+    began = min(lost, key=lambda each: follows(*each), default=None)  # the first among equals
+    return began and f"rank {began[0]} ended with code {began[1]}"
