@@ -22,7 +22,8 @@ from parts import THREADS, tell
 from train.factors import batches
 
 from recsys_spark import columns as c
-from recsys_spark.config import Retrieval
+from recsys_spark.config import Launch, Retrieval
+from recsys_spark.training import launch
 from recsys_spark.training.collective import HorovodWorld
 from recsys_spark.training.tasks.retrieval import RetrievalTask
 from recsys_spark.training.user_rows import UserRows
@@ -68,7 +69,7 @@ def start(ranks: int, scale: str, way: str) -> dict[str, Any]:
     hosts = ["--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}"]
     command = [program, *hosts, sys.executable, "-W", "ignore", "-m", "train.ranks", scale, way]
     here = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": here}
+    environment = {**launch.environment(Launch(threads=1)), "PYTHONPATH": here}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line.partition(MARK)[2] for line in done.stdout.splitlines() if MARK in line]
     if done.returncode or not lines:
