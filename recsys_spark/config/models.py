@@ -48,6 +48,29 @@ class NeuMF(Section):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled, on the layers; the vectors' is that of retrieval")
 
 
+class IALS(Section):
+    """Implicit alternating least squares: users are solved for with items fixed, then items with users fixed."""
+
+    sweeps: int = Field(12, ge=1, description="Sweeps over users and items at most; in place of epochs")
+    refit_sweeps: int = Field(
+        3, ge=0, description="Sweeps of the refit at each later cut, in place of refit_epochs; 0: begin anew there"
+    )
+    unobserved_weight: float = Field(
+        0.1, gt=0, description="Weight of every pair of user and item, there or not, beside 1 for an event of weight 1"
+    )
+    regularization: float = Field(0.003, gt=0, description="L2 on a vector, before it is scaled")
+    frequency_power: float = Field(
+        1.0,
+        ge=0,
+        description="It is scaled by (weight of the row's pairs + unobserved_weight × rows of the other side) to this "
+        "power; 0: alike for all",
+    )
+    cg_steps: int = Field(3, ge=1, description="Steps of conjugate gradients for a row, from what it was")
+    init_std: float = Field(
+        0.1, gt=0, description="Standard deviation of the first vectors, times the root of their length"
+    )
+
+
 class Retrieval(Training):
     """The model that finds candidates."""
 
@@ -56,6 +79,13 @@ class Retrieval(Training):
         description="Matrix factorization; or NeuMF, which has no vectors: no stage after train-retrieval takes it",
     )
     neumf: NeuMF = NeuMF()
+    fit: Literal["gradient", "ials"] = Field(
+        "gradient",
+        description="How matrix factorization is fitted: by steps along the gradient of a loss; or by implicit "
+        "alternating least squares, which has its own settings in ials and looks at no others of the loss, its "
+        "negatives, its biases or its optimizer",
+    )
+    ials: IALS = IALS()
 
     epochs: int = Field(3, ge=1, description="Passes over the examples at most")
     refit_epochs: int = Field(
@@ -115,6 +145,29 @@ class Retrieval(Training):
         if self.model == "neumf" and self.history:
             raise ValueError("history: NeuMF's users have vectors of their own only; leave it out, or choose model: mf")
         return self
+
+    @model_validator(mode="after")
+    def _ials_is_for_plain_products(self) -> Retrieval:
+        if self.fit != "ials":
+            return self
+        refused = {
+            "model": (self.model != "mf", "least squares are for matrix factorization; leave it at mf"),
+            "temperature": (self.temperature is not None, "least squares are of the dot product, not of a cosine"),
+            "history": (self.history > 0, "least squares have no mean of a user's items in his vector"),
+            "loss": (self.loss not in ("softmax", "squared"), "the loss is squared, over the whole catalogue"),
+            "in_batch": (self.in_batch, "there are no batches; the whole catalogue is each user's negatives"),
+            "shard_users": (not self.shard_users, "each rank solves for its own users; leave it at true"),
+        }
+        for name, (given, reason) in refused.items():
+            if given:
+                raise ValueError(f"{name}: {reason}; or choose fit: gradient")
+        return self
+
+    def in_passes(self) -> Retrieval:
+        """The same, with ``epochs`` and ``refit_epochs`` those of the way it is fitted."""
+        if self.fit == "gradient":
+            return self
+        return self.model_copy(update={"epochs": self.ials.sweeps, "refit_epochs": self.ials.refit_sweeps})
 
 
 class Labels(Section):

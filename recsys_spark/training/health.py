@@ -26,10 +26,12 @@ class NotFinite(Exception):
         Whether this rank's own loss or gradients were not finite.
     loss : float
         This rank's.
+    advice : str
+        What a person may do.
     """
 
-    def __init__(self, mine: bool, loss: float) -> None:
-        self.mine, self.loss = mine, loss
+    def __init__(self, mine: bool, loss: float, advice: str = "lower the learning rate") -> None:
+        self.mine, self.loss, self.advice = mine, loss, advice
         super().__init__("the update of this step is not finite")
 
 
@@ -85,7 +87,7 @@ def error_of(bad: NotFinite, collective: Collective, moment: str) -> RecsysError
     return RecsysError(
         f"loss or gradient is not finite on {', '.join(ranks) or 'the sum over ranks'}",
         moment,
-        "No rank has made this update, the last checkpoint is kept; lower the learning rate and run again.",
+        f"No rank has made this update, the last checkpoint is kept; {bad.advice} and run again.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Writes the user vectors in order of their index, whichever rank holds them, a block at a time.
+"""Writes vectors: the users' in order of their index, whichever rank holds them, a block at a time.
 
 A rank writes the vectors of its users into a file of its own. The first rank reads all of these in step and puts each
 user's where it belongs. No process ever holds more than its own rows and a block, and no row goes from rank to rank.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys_spark.errors import RecsysError
-from recsys_spark.tables.arrays import save_blocks
+from recsys_spark.tables.arrays import save_array, save_blocks
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.user_rows import UserRows
@@ -23,6 +23,37 @@ from recsys_spark.training.user_rows import UserRows
 _BLOCK = 1 << 16  # users at a time
 
 Vectors = Callable[[Tensor], Tensor]  # rows int64 [B] of this rank's table to vectors float32 [B, W]
+
+
+def save_vectors(
+    storage: Storage,
+    folder: str,
+    cut: str,
+    scratch: str,
+    of_users: Vectors,
+    of_items: Tensor,
+    rows: UserRows,
+    holder: NDArray[np.int16],
+    collective: Collective,
+) -> None:
+    """Write ``user_vectors.<cut>.npy`` and ``item_vectors.<cut>.npy`` into a folder; all ranks call this together.
+
+    Parameters
+    ----------
+    storage, rows, holder, collective
+        As in ``save_user_vectors``.
+    folder, scratch : str
+        For the files, and for what ranks give each other; relative to the root.
+    cut : str
+    of_users : callable
+        Gives the vectors of some rows of this rank.
+    of_items : float32 [M, W]
+        The same on every rank.
+    """
+    if collective.rank == 0:
+        save_array(storage, f"{folder}/item_vectors.{cut}.npy", of_items.numpy())
+    target, own = f"{folder}/user_vectors.{cut}.npy", f"{scratch}/user_vectors"
+    save_user_vectors(storage, target, own, of_users, rows, holder, collective)
 
 
 def save_user_vectors(

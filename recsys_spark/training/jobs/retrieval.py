@@ -23,6 +23,7 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
+from recsys_spark.training.tasks.ials import IALSTask
 from recsys_spark.training.tasks.negatives import negative_shares
 from recsys_spark.training.tasks.neumf import NeuMFTask
 from recsys_spark.training.tasks.ranking import Validation
@@ -30,14 +31,18 @@ from recsys_spark.training.tasks.retrieval import RetrievalTask
 from recsys_spark.training.tasks.snapshot import COLUMNS, Snapshot
 from recsys_spark.training.user_rows import UserRows, read_buckets
 
-MODELS: dict[str, type[RetrievalTask] | type[NeuMFTask]] = {"mf": RetrievalTask, "neumf": NeuMFTask}
+TASKS: dict[tuple[str, str], type[RetrievalTask] | type[NeuMFTask] | type[IALSTask]] = {  # by model and fit
+    ("mf", "gradient"): RetrievalTask,
+    ("mf", "ials"): IALSTask,
+    ("neumf", "gradient"): NeuMFTask,
+}
 
 _WHOLE = 1 << 27  # numbers of the item vectors, up to which the whole catalogue may be each batch's negatives: 512 MiB
 
 
 def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log) -> None:
     """Train all snapshots; writes what the model saves at each cut, and ``curves.json``."""
-    settings = Retrieval.model_validate(job["settings"])
+    settings = Retrieval.model_validate(job["settings"]).in_passes()
     context = _Context(job, settings, storage, collective, log, holders(job, storage, settings, collective))
     validation: Validation | None = _validation(storage, job["validation"])
     task: Snapshot | None = None
@@ -52,6 +57,7 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
                 epochs = settings.refit_epochs or _passes(next(iter(curves.values())), task.metric)
                 if not anew:
                     task.start_from(earlier)
+                earlier = None  # and its memory
             elif collective.rank == 0 and collective.size > 1:
                 say(f"retrieval: {task.describe()}")
             curves[cut] = context.fit(task, snapshot, epochs)
@@ -85,7 +91,7 @@ def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collecti
     """Deal the users out, the same way on every rank: bucket b belongs to group b modulo the number of groups."""
     groups, users = job["user_groups"], job["users"]
     bucket_of = read_buckets(storage, job["user_ids"], users, job["buckets"])
-    if collective.size == 1 or not settings.shard_users or not MODELS[settings.model].splits_users:
+    if collective.size == 1 or not settings.shard_users or not _kind(settings).splits_users:
         return Holders([], np.zeros(users, np.int16), UserRows.of(bucket_of))
     rows = [0] * groups
     for _, count, group in job["snapshots"][-1]["files"]:  # the last one knows the files of all others
@@ -134,8 +140,8 @@ class _Context:
         events, pairs = counts["events"], counts["users"]
         prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
         work = (self.settings, self.collective)
-        model, now = MODELS[self.settings.model], snapshot["time"]
-        return model(*size, events, prior, now, validation, *work, pairs, self.held.rows)
+        kind, now = _kind(self.settings), snapshot["time"]
+        return kind(*size, events, prior, now, validation, *work, pairs, self.held.rows)
 
     def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
@@ -152,7 +158,12 @@ class _Context:
         task.examples = partial(stream.epoch, 0, shuffle=False)
         folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
         checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
-        return fit(task, stream, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
+        batches = task.batches(stream)
+        return fit(task, batches, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
+
+
+def _kind(settings: Retrieval) -> type[RetrievalTask] | type[NeuMFTask] | type[IALSTask]:
+    return TASKS[settings.model, settings.fit]
 
 
 def _passes(curve: list[dict[str, float]], metric: str) -> int:

@@ -19,22 +19,22 @@ from recsys_spark.training.collective import Collective
 from recsys_spark.training.health import Health
 from recsys_spark.training.layers import LayerUpdates
 from recsys_spark.training.optim import clip_factor
+from recsys_spark.training.tasks.gradient import GradientSnapshot
 from recsys_spark.training.tasks.negatives import Drawn
 from recsys_spark.training.tasks.ranking import Validation
-from recsys_spark.training.tasks.snapshot import Snapshot
 from recsys_spark.training.traffic import Table
 from recsys_spark.training.user_rows import UserRows
 
 
-class NeuMFTask(Snapshot):
-    """See ``Snapshot``. Every rank holds all users, in order of their index.
+class NeuMFTask(GradientSnapshot):
+    """See ``GradientSnapshot``. Every rank holds all users, in order of their index.
 
     Parameters
     ----------
     users, items : int
         Rows of the tables.
     events, prior, now, validation, settings, collective, pairs
-        As in ``Snapshot``.
+        As in ``GradientSnapshot``.
     rows : UserRows, optional
         Not looked at: of a model whose layers must travel at each step, users are not dealt out.
     """

@@ -14,28 +14,28 @@ from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.models import blocks
 from recsys_spark.models.mf import MatrixFactorization, mean_of
-from recsys_spark.tables.arrays import save_array
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.tasks.gradient import GradientSnapshot
 from recsys_spark.training.tasks.negatives import Drawn
 from recsys_spark.training.tasks.ranking import Validation
-from recsys_spark.training.tasks.snapshot import Snapshot, pair_weights
+from recsys_spark.training.tasks.snapshot import pair_weights
 from recsys_spark.training.user_rows import UserRows, first_rows
-from recsys_spark.training.vectors import save_user_vectors
+from recsys_spark.training.vectors import save_vectors
 
 _USERS = "user.weight"
 
 
-class RetrievalTask(Snapshot):
-    """See ``Snapshot``.
+class RetrievalTask(GradientSnapshot):
+    """See ``GradientSnapshot``.
 
     Parameters
     ----------
     users, items : int
         Rows of the tables.
     events, prior, now, validation, settings, collective, pairs
-        As in ``Snapshot``.
+        As in ``GradientSnapshot``.
     rows : UserRows, optional
         Users whose rows this rank holds; their gradients go to no other rank, unless it holds them too. Without it all
         users are here.
@@ -125,11 +125,9 @@ class RetrievalTask(Snapshot):
 
     def save(self, storage: Storage, folder: str, cut: str, scratch: str, holder: NDArray[np.int16]) -> None:
         """Write ``user_vectors.<cut>.npy`` and ``item_vectors.<cut>.npy``."""
-        if self.collective.rank == 0:
-            save_array(storage, f"{folder}/item_vectors.{cut}.npy", self.model.item_vectors().numpy())
         self.look_back()
-        target, own = f"{folder}/user_vectors.{cut}.npy", f"{scratch}/user_vectors"
-        save_user_vectors(storage, target, own, self.user_vectors, self.rows, holder, self.collective)
+        vectors, where = (self.user_vectors, self.model.item_vectors()), (folder, cut, scratch)
+        save_vectors(storage, *where, *vectors, self.rows, holder, self.collective)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters that all ranks hold alike; the users' are in the parts."""

@@ -1,10 +1,10 @@
-"""A retrieval model of one cut as it is trained, whichever model it is: pairs against the items that a batch shares."""
+"""A retrieval model of one cut as it is trained, whichever model it is and however it is fitted."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from recsys_spark import columns as c
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.config import Retrieval
-from recsys_spark.models import blocks
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective
-from recsys_spark.training.optim import TableUpdates
-from recsys_spark.training.schedule import rate
-from recsys_spark.training.tasks.negatives import Drawn, Negatives
+from recsys_spark.training.task import Stream
 from recsys_spark.training.tasks.ranking import Validation, ranking_sums
-from recsys_spark.training.traffic import Table, describe, settle
 from recsys_spark.training.user_rows import ELSEWHERE, UserRows
 
 COLUMNS = [c.USER_INDEX, c.ITEM_INDEX, c.TIME, c.WEIGHT]
@@ -31,76 +27,60 @@ _RANKED_AT_ONCE = 1 << 24  # scores: 64 MiB
 
 
 class Snapshot(ABC):
-    """See ``training.task.Task``. A model says how it scores, which tables it has, and how they are updated.
+    """See ``training.task.Task``. A model says how it scores, what it keeps, and how it goes on from an earlier cut.
 
     Parameters
     ----------
     events : int64 [items]
         Events of each item before the cut; items without any are neither negatives nor candidates.
-    prior : float32 [items]
-        First bias of each item.
     now : int
         The cut, in seconds.
     validation : Validation, optional
     settings : Retrieval
     collective : Collective
-    pairs : int64 [items], optional
-        Examples of each item; ``events`` where they are not given.
     """
 
     splits_users: ClassVar[bool] = False  # whether a rank may hold the rows of some users only
     model: nn.Module
-    updates: TableUpdates
     rows: UserRows  # of this rank
 
     def __init__(
         self,
         events: NDArray[np.int64],
-        prior: Tensor,
         now: int,
         validation: Validation | None,
         settings: Retrieval,
         collective: Collective,
-        pairs: NDArray[np.int64] | None,
     ) -> None:
         self.metric = settings.stop_on.replace("_", f"{settings.validation_k}_")
-        self.prior = prior if settings.bias else torch.zeros_like(prior)
-        counts = torch.from_numpy(events)
-        self.allowed = counts > 0
-        self.negatives = Negatives(counts, settings, None if pairs is None else torch.from_numpy(pairs))
+        self.allowed = torch.from_numpy(events) > 0
         self.now, self.validation = now, validation
         self.settings, self.collective = settings, collective
         self.examples: Callable[[], Iterable[dict[str, Tensor]]] = tuple  # this rank's, for a model that looks back
 
-    @abstractmethod
-    def block(self, users: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn, weight: Tensor) -> blocks.Rivals:
-        """Scores of a batch.
-
-        Parameters
-        ----------
-        users : int64 [U]
-            Rows of users, each once.
-        owner : int64 [B]
-            Place in ``users`` of each pair's user.
-        positives : int64 [B]
-        drawn : Drawn
-        weight : float32 [B]
-            Of each pair.
-        """
+    def batches(self, examples: Stream) -> Stream:
+        """What the loop trains on, given this rank's examples: these, but for a task that reads them by itself."""
+        return examples
 
     @abstractmethod
-    def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
-        """Tables of users and of items whose vectors the weight decay is for."""
+    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
+        """See ``training.task.Task``, as of all that follows."""
 
     @abstractmethod
-    def update(self, loss: Tensor, factor: float) -> None:
-        """Update by the mean loss; ``factor`` is that of the learning rates.
+    def begin(self, epoch: int) -> None:
+        """Seed what draws."""
 
-        Raises
-        ------
-        NotFinite
-            On every rank, before the update.
-        """
+    @abstractmethod
+    def generators(self) -> dict[str, torch.Generator]:
+        """Those that draw."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What travels between ranks, for a person."""
+
+    @abstractmethod
+    def start_from(self, earlier: Any) -> None:
+        """Begin with an earlier cut's model of the same kind."""
 
     @abstractmethod
     def scorer(self) -> Callable[[Tensor], Tensor]:
@@ -120,66 +100,6 @@ class Snapshot(ABC):
         holder : int16 [users]
             Rank that holds each user.
         """
-
-    def share(self, tables: dict[str, nn.Embedding], own: Collection[str] = ()) -> TableUpdates:
-        """Settle how the gradients of the tables travel, by name; those of ``own`` do not."""
-        self.traffic = [self._traffic(name, table) for name, table in tables.items()]
-        self.ways = settle(self.traffic, self.collective.size, self.settings.exchange)
-        kind = self.settings.optimizer
-        return TableUpdates(list(tables.values()), self.collective, list(tables), kind, ways=self.ways, own=own)
-
-    def _traffic(self, name: str, table: nn.Embedding) -> Table:
-        """What a step touches of a table at most: an item's row is one of a pair, or a negative."""
-        rows, lookups = table.num_embeddings, self.settings.batch_size
-        if not name.startswith("user"):
-            lookups += self.settings.negatives
-        return Table(name, rows, table.embedding_dim, min(rows, lookups) if table.sparse else None)
-
-    def describe(self) -> str:
-        """What travels between ranks."""
-        sent = [place for place, table in enumerate(self.traffic) if table.name not in self.updates.own]
-        traffic, ways = [self.traffic[place] for place in sent], [self.ways[place] for place in sent]
-        return describe(traffic, ways, self.collective.size)
-
-    def start_from(self, earlier: Snapshot) -> None:
-        """Begin with an earlier cut's model of the same kind; biases move with the items' popularity since."""
-        weights = dict(earlier.model.state_dict())
-        weights["bias.weight"] = weights["bias.weight"] + (self.prior - earlier.prior).unsqueeze(1)
-        self.model.load_state_dict(weights)
-
-    def begin(self, epoch: int) -> None:
-        """Draws and dropout of an epoch follow from the seed, the epoch and the rank, so that a resumed run repeats."""
-        seed = np.random.SeedSequence([self.settings.seed, epoch, self.collective.rank]).generate_state(1)[0]
-        self.negatives.random.manual_seed(int(seed))
-        torch.manual_seed(int(seed))
-
-    def generators(self) -> dict[str, torch.Generator]:
-        """That of the negatives; dropout draws from torch's own."""
-        return {"negatives": self.negatives.random}
-
-    def step(self, batch: dict[str, Tensor], progress: float) -> tuple[float, float]:
-        """One step; an old event weighs less, by half-life."""
-        self.model.train()
-        settings, ranks = self.settings, self.collective.size
-        positives = batch[c.ITEM_INDEX].long()
-        indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
-        users, weight = self.rows.of_users(indexes), pair_weights(batch, self.now, settings.half_life_days)
-        drawn = self.negatives.draw(positives)
-        loss = self._loss(self.block(users, owner, positives, drawn, weight), drawn, weight)
-        mean = loss / (len(positives) * ranks)
-        if settings.weight_decay:
-            squares = mean_squares(self.tables(), users, owner, positives, drawn, settings)
-            mean = mean + settings.weight_decay / ranks * squares
-        self.update(mean, rate(progress, settings.schedule, settings.warmup_share))
-        return float(loss.detach()), float(weight.sum())
-
-    def _loss(self, block: blocks.Rivals, drawn: Drawn, weight: Tensor) -> Tensor:
-        kind, times = self.settings.loss, self.settings.negative_weight
-        if kind == "softmax":
-            return blocks.softmax(block, drawn.expected, weight)
-        if kind == "bpr":
-            return blocks.bayesian_ranking(block, self.negatives.one_of(drawn, len(weight)), weight)
-        return (blocks.cross_entropy if kind == "bce" else blocks.squares)(block, drawn.share, weight, times)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -222,38 +142,3 @@ def pair_weights(batch: dict[str, Tensor], now: int, half_life_days: float) -> T
     age = (now - batch[c.TIME]) / SECONDS_PER_DAY
     weight: Tensor = batch[ROW_WEIGHT] * batch[c.WEIGHT] * 0.5 ** (age.clamp_min(0) / half_life_days)
     return weight
-
-
-def mean_squares(
-    tables: list[tuple[nn.Embedding, nn.Embedding]],
-    users: Tensor,
-    owner: Tensor,
-    positives: Tensor,
-    drawn: Drawn,
-    settings: Retrieval,
-) -> Tensor:
-    """Mean squared length of the vectors in use, each as often as the loss uses it.
-
-    Parameters
-    ----------
-    tables : list of (Embedding, Embedding)
-        Of users and items.
-    users, owner, positives, drawn
-        As in ``Snapshot.block``.
-    settings : Retrieval
-    """
-    times = settings.negative_weight if settings.loss in ("bce", "squared") else 0.0
-    often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
-    inside = drawn.place >= 0
-    outside, counts = torch.unique(positives[~inside], return_counts=True)
-    shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
-    total = torch.zeros(())
-    for user, item in tables:
-        parts = (
-            (user, users, often),
-            (item, outside, counts / len(owner)),
-            (item, drawn.items, shared + drawn.share * (times or 1.0)),
-        )
-        for table, rows, weights in parts:
-            total = total + table(rows).square().sum(1) @ weights
-    return total
