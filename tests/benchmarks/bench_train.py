@@ -28,9 +28,9 @@ from parts import chosen, need, run_parts
 
 PARTS = ("quality", "factors", "deepfm", "stream", "ranks")
 PEERS = {"quality": ("implicit", "implicit"), "deepfm": ("deepctr_torch", "deepctr-torch")}
-KEYS = ("time_over_implicit_als", "time_over_implicit_bpr", "mllib_als_time_over_ours", "lazy_over_dense_adam",
-        "deepfm_over_peer", "stream_over_pyarrow", "data_wait_share", "two_rank_efficiency",
-        "user_row_bytes_sent")  # fmt: skip
+KEYS = ("time_over_implicit_als", "time_over_implicit_bpr", "mllib_als_time_over_ours", "reached_by",
+        "lazy_over_dense_adam", "deepfm_over_peer", "stream_over_pyarrow", "data_wait_share",
+        "two_rank_efficiency", "user_row_bytes_sent")  # fmt: skip
 
 
 def with_data(parts: list[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 `sharded_ranks.py ROOT trains OUTPUT CHECKPOINTS EPOCHS [OUTPUT CHECKPOINTS EPOCHS …]` does one training job after the
 other. `sharded_ranks.py ROOT agrees` compares two ranks with ranks that all hold all users, and with one process that
-has the batches of both.
+has the batches of both; so it does for least squares.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from recsys_spark.config.models import Retrieval
 from recsys_spark.ragged import Rows
-from recsys_spark.streaming import ExampleStream, owned_shards
+from recsys_spark.streaming import ExampleStream, Shard, owned_shards, shards
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Alone, Collective, HorovodWorld
 from recsys_spark.training.health import NotFinite
 from recsys_spark.training.jobs import retrieval
+from recsys_spark.training.task import Stream
+from recsys_spark.training.tasks.ials import IALSTask
 from recsys_spark.training.tasks.negatives import Negatives
 from recsys_spark.training.tasks.ranking import Validation
 from recsys_spark.training.tasks.retrieval import RetrievalTask
@@ -104,6 +107,7 @@ def agrees(world: HorovodWorld, folder: Path) -> None:
     for changes in ({"loss": "bce"}, {"optimizer": "rowwise_adagrad"}, {"negatives": 0}, clipped):
         same_as_alone(world, mine, UserRows.of(bucket_of), batches, settings(**changes))
     nobody_updates_when_one_is_ill(world, mine, batches[world.rank][0])
+    least_squares_agree(world, folder, mine, UserRows.of(bucket_of))
 
 
 def task_of(world: Collective, rows: UserRows, chosen: Retrieval) -> RetrievalTask:
@@ -187,6 +191,52 @@ def nobody_updates_when_one_is_ill(world: HorovodWorld, mine: UserRows, batch: d
     with pytest.raises(NotFinite):
         task.step(batch, 0.0)
     assert torch.equal(before, task.model.item.weight)
+
+
+def least_squares_agree(world: HorovodWorld, folder: Path, mine: UserRows, all_users: UserRows) -> None:
+    """Two ranks solve for the rows that one process does, and send sums of items only; a bad weight stops both."""
+    owner = [number % 2 for number in range(GROUPS)]
+    chosen = settings(fit="ials", ials={"unobserved_weight": 0.3, "cg_steps": 3})
+    shard, everything = owned_shards(files(folder), owner, 2, BATCH)[world.rank], shards(all_files(folder), 1, BATCH)[0]
+    sharded, alone = (solver(each, rows, chosen) for each, rows in ((world, mine), (Alone(), all_users)))
+    before = dict(world.sent)
+    read, whole = batches_of(sharded, shard, world.rank), batches_of(alone, everything, 0)
+    assert [len(read), len(whole)] == [2, 2]
+    for sweep in range(4):
+        for task, blocks in ((sharded, read), (alone, whole)):
+            task.begin(sweep)
+            for block in blocks.epoch(sweep):
+                task.step(block, 0.0)
+    sent = {name: n - before.get(name, 0) for name, n in world.sent.items() if n > before.get(name, 0)}
+    assert sent.pop("figures") < 200
+    sums = {"weights of items": ITEMS * 8, "gram": 4 * DIM * DIM * 8, "sums of items": 4 * 4 * ITEMS * (DIM + 1) * 4}
+    assert sent == sums, sent
+    users = alone.model.user.weight[all_users.of_users(mine.indexes.long())]
+    torch.testing.assert_close(sharded.model.user.weight, users, rtol=0, atol=1e-5)
+    torch.testing.assert_close(sharded.model.item.weight, alone.model.item.weight, rtol=0, atol=1e-5)
+    assert float(alone.model.item.weight.abs().mean()) > 0.01
+    assert torch.equal(world.sum(sharded.model.item.weight), 2 * sharded.model.item.weight)  # the same bits on both
+    assert abs(sharded.validate()[sharded.metric] - alone.validate()[alone.metric]) < 1e-6
+    if world.rank == 1:
+        sharded._halves[1].pairs.weights[0] = torch.nan
+    with pytest.raises(NotFinite) as bad:
+        sharded.step({"side": torch.tensor(1), "block": torch.tensor(0)}, 0.0)
+    assert bad.value.mine is (world.rank == 1)
+
+
+def solver(world: Collective, rows: UserRows, chosen: Retrieval) -> IALSTask:
+    return IALSTask(USERS, ITEMS, COUNTS, torch.zeros(ITEMS), 86_400, validation(), chosen, world, rows=rows)
+
+
+def batches_of(task: IALSTask, shard: Shard, rank: int) -> Stream:
+    """Blocks of a task that has read its shard."""
+    stream = ExampleStream(shard, COLUMNS, BATCH, 1, rank)
+    task.examples = partial(stream.epoch, 0, shuffle=False)
+    return task.batches(stream)
+
+
+def all_files(folder: Path) -> list[tuple[str, int]]:
+    return [(url, rows) for url, rows, _ in files(folder)]
 
 
 def main() -> None:

@@ -130,7 +130,7 @@ class _Context:
                 "table 'item_stats'",
                 "Run featurize again with --force.",
             )
-        if self.settings.negatives == 0 and size[1] * self.settings.dim > _WHOLE:
+        if self.settings.fit == "gradient" and self.settings.negatives == 0 and size[1] * self.settings.dim > _WHOLE:
             raise RecsysError(
                 f"the whole catalogue, {size[1]:,} items, is too much to compare each batch with",
                 "setting 'retrieval.negatives' = 0",
