@@ -30,7 +30,7 @@ GRADIENT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 IALS: dict[str, dict[str, Any]] = {
     "ml-1m": {"unobserved_weight": 10.0, "regularization": 10.0, "frequency_power": 0.0, "sweeps": 20},
-    "gowalla": {"unobserved_weight": 0.01, "regularization": 0.005, "frequency_power": 1.0, "sweeps": 6},
+    "gowalla": {"unobserved_weight": 0.01, "regularization": 0.007, "frequency_power": 1.0, "sweeps": 6},
 }
 COMMON = {"dim": DIM, "negative_power": 0.0, "half_life_days": 1e9}
 
