@@ -85,11 +85,9 @@ def penalties(mass: NDArray[np.float64], others: int, unobserved: float, strengt
     return (strength * (mass + unobserved * others) ** power).astype(np.float32)
 
 
-def solve(
-    pairs: Pairs, fixed: Floats, inner: Floats, ridge: Floats, table: Floats, first: int, last: int, steps: int,
-    threads: int = 1,
-) -> NDArray[np.float64]:  # fmt: skip
-    """Solve for some rows, in place; a row without pairs becomes 0. The result does not depend on the threads.
+@dataclass(frozen=True, eq=False)
+class System:
+    """What the rows of a table are solved with; all arrays in one piece.
 
     Parameters
     ----------
@@ -99,8 +97,22 @@ def solve(
         α times the Gram matrix of ``fixed``.
     ridge : float32 [R]
         λ of each row.
+    """
+
+    pairs: Pairs
+    fixed: Floats
+    inner: Floats
+    ridge: Floats
+
+
+def solve(system: System, table: Floats, first: int, last: int, steps: int, threads: int = 1) -> NDArray[np.float64]:
+    """Solve for some rows, in place; a row without pairs becomes 0. The result does not depend on the threads.
+
+    Parameters
+    ----------
+    system : System
     table : float32 [R, D]
-        All in one piece, as all arrays are.
+        In one piece.
     first, last : int
         Rows from ``first`` to ``last - 1``.
     steps : int
@@ -115,17 +127,18 @@ def solve(
     library = als_library()
     if library is None:
         starts = range(first, last, _ROWS_AT_ONCE)
-        parts = [_solve(pairs, fixed, inner, ridge, table, at, min(last, at + _ROWS_AT_ONCE), steps) for at in starts]
+        parts = [_solve(system, table, at, min(last, at + _ROWS_AT_ONCE), steps) for at in starts]
         return np.concatenate([np.zeros(0), *parts])
-    losses = np.zeros(len(table))
-    of_rows = (pairs.indptr, pairs.indices, pairs.weights, fixed, inner, ridge, table, losses)
+    losses = np.zeros(last - first)
+    pairs = system.pairs
+    of_rows = (pairs.indptr, pairs.indices, pairs.weights, system.fixed, system.inner, system.ridge, table)
 
     def part(start: int, stop: int) -> None:
-        if library.als_solve(*arguments(*of_rows, start, stop, table.shape[1], steps)):
+        if library.als_solve(*arguments(*of_rows, losses[start - first :], start, stop, table.shape[1], steps)):
             raise MemoryError("no memory for a row's directions")
 
     _share(part, pairs, first, last, threads)
-    return losses[first:last]
+    return losses
 
 
 def products(
@@ -181,7 +194,7 @@ def conjugate_gradients(
     shares : callable
         From points float32 [R, D] and a target to what ``products`` gives, of all pairs of the rows wherever they are.
     inner, ridge, table, steps
-        See ``solve``; of the rows in question.
+        See ``System`` and ``solve``; of the rows in question.
     busy : bool [R]
         Whether a row has pairs; those without become 0.
 
@@ -199,28 +212,26 @@ def conjugate_gradients(
     direction, length = residual.copy(), _dots(residual, residual)
     for _ in range(steps):
         back = shares(direction, 0.0)[:, :-1] - _penalized(direction, inner, ridge)
-        open_ = ~(length < _NOTHING)  # NaN goes on, and is seen
-        size = np.divide(length, -_dots(direction, back), out=np.zeros_like(length), where=open_)
+        going = ~(length < _NOTHING)  # NaN goes on, and is seen
+        size = np.divide(length, -_dots(direction, back), out=np.zeros_like(length), where=going)
         table += size[:, None] * direction
         residual += size[:, None] * back
         losses -= size.astype(np.float64) * length
         now = _dots(residual, residual)
-        factor = np.divide(now, length, out=np.zeros_like(length), where=open_)
+        factor = np.divide(now, length, out=np.zeros_like(length), where=going)
         direction = residual + factor[:, None] * direction
-        length = np.where(open_, now, np.float32(0))
+        length = np.where(going, now, np.float32(0))
     return losses
 
 
-def _solve(
-    pairs: Pairs, fixed: Floats, inner: Floats, ridge: Floats, table: Floats, first: int, last: int, steps: int
-) -> NDArray[np.float64]:
+def _solve(system: System, table: Floats, first: int, last: int, steps: int) -> NDArray[np.float64]:
     """``solve`` by NumPy."""
 
     def shares(points: Floats, target: float) -> Floats:
-        return products(pairs, fixed, points, target, first, last)
+        return products(system.pairs, system.fixed, points, target, first, last)
 
-    busy = np.diff(pairs.indptr[first : last + 1]) > 0
-    return conjugate_gradients(shares, inner, ridge[first:last], table[first:last], busy, steps)
+    busy, block = np.diff(system.pairs.indptr[first : last + 1]) > 0, slice(first, last)
+    return conjugate_gradients(shares, system.inner, system.ridge[block], table[block], busy, steps)
 
 
 def _penalized(points: Floats, inner: Floats, ridge: Floats) -> Floats:

@@ -161,7 +161,8 @@ int als_is_there() {
 
 // Rows first to last - 1 of ``table`` [rows, dim] by ``steps`` of conjugate gradients, from what they are. A row's pairs
 // are those from indptr[row] to indptr[row + 1]; ``fixed`` [_, dim], ``gram`` [dim, dim], ``ridge`` [rows]. A row
-// without pairs becomes 0. losses[row] is what is left of Σ w (1 - v·x)² + xᵀ (G + λ I) x. 1: no memory.
+// without pairs becomes 0. What is left of its Σ w (1 - v·x)² + xᵀ (G + λ I) x is in ``losses``, row ``first`` before all
+// others. 1: no memory.
 int als_solve(const int64_t *indptr, const int32_t *indices, const float *weights, const float *fixed,
               const float *gram, const float *ridge, float *table, double *losses, int64_t first, int64_t last,
               int64_t dim, int64_t steps) {
@@ -173,12 +174,12 @@ int als_solve(const int64_t *indptr, const int32_t *indices, const float *weight
     return 1;
   }
   float *r = memory.data(), *p = r + dim, *q = p + dim;
-  for (int64_t row = first; row < last; ++row) {
+  for (int64_t row = first; row < last; ++row, ++losses) {
     const Pairs pairs{indices + indptr[row], weights + indptr[row], indptr[row + 1] - indptr[row]};
     float *x = table + row * dim;
     if (pairs.count == 0) {
       std::fill(x, x + dim, 0.0f);
-      losses[row] = 0.0;
+      *losses = 0.0;
       continue;
     }
     penalty(shape, gram, ridge[row], x, q);
@@ -202,7 +203,7 @@ int als_solve(const int64_t *indptr, const int32_t *indices, const float *weight
         p[i] = r[i] + factor * p[i];
       length = now;
     }
-    losses[row] = loss;
+    *losses = loss;
   }
   return 0;
 }

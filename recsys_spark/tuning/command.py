@@ -29,7 +29,7 @@ def tune(
         str,
         typer.Option(
             "--space",
-            help="What to vary: jobs/conf/tune_retrieval.yaml, tune_ranker.yaml or your own; "
+            help="What to vary: jobs/conf/tune_retrieval.yaml, tune_ials.yaml, tune_ranker.yaml or your own; "
             "'recsys-spark settings' explains its keys",
         ),
     ],

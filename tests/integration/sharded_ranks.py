@@ -1,8 +1,8 @@
 """Run by horovodrun in test_sharded.py: matrix factorization whose users are dealt out to the ranks.
 
 `sharded_ranks.py ROOT trains OUTPUT CHECKPOINTS EPOCHS [OUTPUT CHECKPOINTS EPOCHS …]` does one training job after the
-other. `sharded_ranks.py ROOT agrees` compares two ranks with ranks that all hold all users, and with one process that
-has the batches of both; so it does for least squares.
+other, by least squares where the output's name begins with `ials`. `sharded_ranks.py ROOT agrees` compares two ranks
+with ranks that all hold all users, and with one process that has the batches of both; so it does for least squares.
 """
 
 from __future__ import annotations
@@ -86,8 +86,10 @@ def files(folder: Path) -> list[tuple[str, int, int]]:
 def train(folder: Path, output: str, checkpoints: str, epochs: int, world: Collective) -> None:
     """The training job, as the worker runs it."""
     snapshot = {"cut": "final", "time": 86_400, "files": files(folder)}
-    job = {"settings": settings(epochs=epochs).model_dump(mode="json"), "snapshots": [snapshot], "output": output,
-           "checkpoints": checkpoints, "validation": "validation.npz", "item_stats": "stats", "user_ids": "ids",
+    fit = {"fit": "ials", "ials": {"sweeps": epochs}} if output.startswith("ials") else {}
+    values = settings(epochs=epochs, **fit).model_dump(mode="json")
+    job = {"settings": values, "snapshots": [snapshot], "output": output, "checkpoints": checkpoints,
+           "validation": "validation.npz", "item_stats": "stats", "user_ids": "ids",
            "users": USERS, "items": ITEMS, "buckets": BUCKETS, "user_groups": GROUPS, "whole_users": False,
            "scratch": "scratch"}  # fmt: skip
     retrieval.run(job, Storage(folder.as_uri()), world, lambda tag, step, **values: None)

@@ -186,7 +186,7 @@ class IALSTask(Snapshot):
         steps = self.settings.ials.cg_steps
         inner, threads = self._gram(side, fixed), torch.get_num_threads()
         if side == 0 or self.collective.size == 1:
-            return als.solve(half.pairs, fixed, inner, half.ridge, table, first, last, steps, threads)
+            return als.solve(als.System(half.pairs, fixed, inner, half.ridge), table, first, last, steps, threads)
 
         def of_all_ranks(points: Floats, target: float) -> Floats:
             mine = als.products(half.pairs, fixed, points, target, first, last, threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -28,9 +29,8 @@ class Problem:
     table: NDArray[np.float32]
 
     def solve(self, steps: int, threads: int = 1, first: int = 0, last: int = ROWS) -> NDArray[np.float64]:
-        return als.solve(
-            self.pairs, self.fixed, self.inner, self.ridge, self.table, first, last, steps, threads
-        )  # fmt: skip
+        system = als.System(self.pairs, self.fixed, self.inner, self.ridge)
+        return als.solve(system, self.table, first, last, steps, threads)
 
     def again(self) -> Problem:
         return replace(self, table=self.table.copy())
@@ -193,7 +193,7 @@ def test_gram_matrix_in_blocks_whatever_blas_does() -> None:
     )
     told = [
         subprocess.run(
-            [sys.executable, "-c", program], env={**__import__("os").environ, "OMP_NUM_THREADS": str(threads)},
+            [sys.executable, "-c", program], env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             check=True, capture_output=True, text=True,
         ).stdout
         for threads in (1, 2)

@@ -41,12 +41,15 @@ def refusal(space: dict[str, Any], stage: str = "train-retrieval", **more: Any) 
     return message
 
 
-@pytest.mark.parametrize("name", ["tune_retrieval", "tune_ranker"])
-def test_the_shipped_spaces_are_valid(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("tune_retrieval", "train-retrieval"), ("tune_ials", "train-retrieval"), ("tune_ranker", "train-ranker")],
+)
+def test_the_shipped_spaces_are_valid(name: str, stage: str) -> None:
     path = ROOT / "jobs" / "conf" / f"{name}.yaml"
     found = load_tuning(path)
     check_space(found, TREE, str(path))
-    assert found.stage == name.replace("tune_", "train-")
+    assert found.stage == stage
     assert to_drawn(found.space, parse_settings({**TREE, "retrieval": {}, "ranker": {}})) is not None
     assert str(path.relative_to(ROOT)) in path.read_text()  # the command at its head is this file's
 
