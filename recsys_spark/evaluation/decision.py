@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.config import Gate
-from recsys_spark.evaluation.bootstrap import intervals
+from recsys_spark.resampling import intervals
 
 TONIGHT, CHAMPION = "tonight", "champion"
 ALL_USERS, NEW_USERS, HEAVY_USERS, TAIL = "all", "new users", "heavy users", "tail items"

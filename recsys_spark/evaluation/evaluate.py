@@ -29,8 +29,9 @@ from recsys_spark.evaluation import baselines
 from recsys_spark.evaluation.by_source import candidate_figures, source_figures
 from recsys_spark.evaluation.item_knn import fit_item_knn, is_sampled, load_item_knn
 from recsys_spark.evaluation.labelled import labelled_parts
-from recsys_spark.evaluation.metrics import AucHistogram, exposure, gini, intra_list_distance_sums
+from recsys_spark.evaluation.metrics import AucHistogram, exposure, intra_list_distance_sums
 from recsys_spark.evaluation.parts import ALL, EXPOSURE, NEW, PARTS, Part, as_batch, ranker_figures, ranking_figures
+from recsys_spark.gini import gini
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import PERSONAL, POPULAR

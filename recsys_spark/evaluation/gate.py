@@ -18,18 +18,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
-from recsys_spark.cuts import FINAL, TEST, cut
+from recsys_spark.cuts import TEST, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation import baselines
+from recsys_spark.evaluation.champion import usable_champion
 from recsys_spark.evaluation.decision import CHAMPION, HOLD, OK, TONIGHT, Duel, UserFigures, duels, outcome_of
 from recsys_spark.evaluation.item_knn import fit_item_knn, is_sampled, load_item_knn
 from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
 from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.pairs import feature_names
+from recsys_spark.scoring.chosen import block_lists
 from recsys_spark.scoring.rank import Recipe, for_ids, recipe
-from recsys_spark.scoring.score import block_lists
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import load_state
 from recsys_spark.scoring.top_k import top_k_of_scores
@@ -63,7 +63,7 @@ class Trial:
 def gate(work: Work) -> list[Manifest]:
     """Write ``user_metrics`` and ``gate``; the latter's manifest says the outcome, and which models to use instead."""
     store, settings = work.store, work.settings
-    champion, reason = _champion(work)
+    champion, reason = usable_champion(work)
     broken = _not_finite(store, work.inputs)
     found: list[Duel] = []
     rows: list[tuple[Any, ...]] = []
@@ -201,64 +201,6 @@ def _groups(work: Work, users: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]
         for row in sorted(values, key=lambda row: (row["feature"], row["code"]))
         if row["feature"] in names
     }
-
-
-def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
-    """The champion's models, if tonight's tables can be ranked by them; else why not."""
-    models = champion_before(work.store, work.dt)
-    if models is None:
-        return None, "there is no champion yet"
-    storage = work.store.storage
-    try:
-        spec = storage.read_json(f"{models['ranker'].folder}/spec.json")
-        ours = storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")
-        if models["retrieval_model"].extra.get("model", "mf") != "mf":
-            raise ValueError("its retrieval model has no vectors")
-        if spec["fields"] != ours["fields"] or spec["numbers"] != ours["numbers"]:
-            raise ValueError("it was made for other features")
-        if spec["numbers"] and spec["numbers"] != feature_names(
-            work.settings.features, work.settings.candidates.further()
-        ):
-            raise ValueError("it looks at other pair features")
-        for name in (TEST, FINAL):
-            if not storage.exists(f"{models['retrieval_model'].folder}/item_vectors.{name}.npy"):
-                raise ValueError(f"it has no snapshot of the cut '{name}'")
-        _same_sources(work, models["content_model"])
-        tested = models["retrieval_model"].extra.get("cuts", {}).get(TEST, 0)
-        if tested > cut(work.dt, work.settings.split, TEST).time:
-            raise ValueError("its test window began later than tonight's, so that it has learned from a part of that")
-        _same_ids(work, models["retrieval_model"])
-    except (ValueError, KeyError, RecsysError) as error:
-        return None, f"the champion of {models['ranker'].dt} cannot be used: {error}"
-    return models, ""
-
-
-def _same_sources(work: Work, theirs: Manifest) -> None:
-    """See that a champion's content vectors are there where tonight's settings ask for some, and mean the same."""
-    settings, ours = work.settings, work.inputs["content_model"]
-    for name in ("items", "new_items"):
-        if bool(theirs.extra.get(name)) != bool(ours.extra.get(name)):
-            raise ValueError("it was made with other settings of new items (cold)")
-    if "content" in {*settings.candidates.further(), *settings.cold.chain}:
-        missing = [at for at in (TEST, FINAL) if not work.store.storage.exists(f"{theirs.folder}/content.{at}.npy")]
-        if missing:
-            raise ValueError(f"it has no content vectors of the cut '{missing[0]}'")
-
-
-def _same_ids(work: Work, model: Manifest) -> None:
-    """See that every index which a model was trained on is still the same user's, or item's."""
-    store = work.store
-    for table, version in model.extra.get("trained_on", {}).items():
-        name = {"user_ids": c.USER_ID, "item_ids": c.ITEM_ID}.get(table)
-        if name is None or version == work.inputs[table].content_hash:
-            continue
-        theirs = next((each for each in store.runs(table, model.dt) if each.content_hash == version), None)
-        if theirs is None:
-            raise ValueError(f"its table {table} is gone")
-        old = store.read(work.spark, theirs).select(c.INDEX, name).withColumnRenamed(name, "theirs")
-        both = store.read(work.spark, work.inputs[table]).select(c.INDEX, name).join(old, on=c.INDEX, how="inner")
-        if both.where(f"theirs != {name}").limit(1).count():
-            raise ValueError(f"indexes of {table} were given to others since")
 
 
 def _not_finite(store: TableStore, inputs: dict[str, Manifest]) -> str:

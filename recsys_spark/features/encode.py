@@ -65,6 +65,8 @@ def fit(rows: DataFrame, features: list[Feature], earlier: DataFrame | None = No
             length = feature.max_length if feature.kind == "list" else 1
             known = vocabulary.known.get(feature.name, 0)
             spec[feature.name] = {"kind": feature.kind, "form": "codes", "size": size, "length": length, "known": known}
+        if feature.hash_buckets:  # codes of values come after them, so that a model is bound to their number
+            spec[feature.name]["hash_buckets"] = feature.hash_buckets
     return Fitted(spec, vocabulary)
 
 

@@ -36,7 +36,7 @@ def side_by_side(store: TableStore, one: Manifest, two: Manifest, gate: Gate) ->
 
     The nights' test windows differ where their days do: this is the quality as it was measured then.
     """
-    from recsys_spark.evaluation.bootstrap import intervals  # with scipy, which the other commands do not need
+    from recsys_spark.resampling import intervals  # with scipy, which the other commands do not need
 
     keys = ["model", "user_index"]
     frames = [read_parquet(store.storage, each.folder).to_pandas()[[*keys, "k", "ndcg"]] for each in (one, two)]

@@ -23,25 +23,11 @@ from recsys_spark import columns as c
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
-from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
-from recsys_spark.scoring.lists import (
-    EXPLORE,
-    PINNED,
-    SCHEMA,
-    SOURCES,
-    WRITING,
-    Lists,
-    Names,
-    fill,
-    reasons_of,
-    to_arrow,
-)
-from recsys_spark.scoring.places import EXPLORED, PINS, arrange, name_given
-from recsys_spark.scoring.rank import Recipe, for_ids, rank_block, recipe
-from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
+from recsys_spark.scoring.chosen import block_lists
+from recsys_spark.scoring.lists import SCHEMA, WRITING, Names, to_arrow
+from recsys_spark.scoring.rank import Recipe, for_ids, recipe
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
-from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.champion import named, resolve
@@ -219,53 +205,6 @@ def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.
             block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n, named) for start in starts
         ]
         yield to_arrow(lists, users.part(first, last), items, dict(job.versions))
-
-
-def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray | None = None) -> Lists:
-    """Lists of a block: the best candidates that the rules allow, filled up by the chain and with popular items.
-
-    The score of a row is the model's own: the probability that the user takes the item, or the product of their vectors
-    where the retrieval model's order is published. Rows that the model did not score (filled up, pinned, explored) have
-    scores below those, and below 0. So scores fall along the whole list where the models' order alone decides.
-    """
-    known = block.before(how.ref.cut.time)
-    hidden, filling = how.hidden(known), how.filling()
-    pool, state = (_by_ranker if how.by == "ranker" else _by_retrieval)(known, how, n, hidden)
-    if how.selection.plain:
-        items, scores, scored = pool.items, pool.scores, pool.items >= 0
-        places, sources = None, fill(items, known, state, hidden, filling)
-    else:
-        places = arrange(pool, known, state, how.selection, n, hidden, how.ref.cut.time, filling)
-        items, scores, scored, sources = places.items, places.scores, places.scored, places.sources
-    if how.by == "ranker":
-        scores = probability(scores)
-    repeats = how.hide_seen != "all"
-    lists = reasons_of(items, known, state, sources, how.ref.cut.time, repeats, item_ids, filling.more)
-    if places is not None:
-        name_given(lists, places, {PINS: SOURCES.index(PINNED), EXPLORED: SOURCES.index(EXPLORE)})
-    least = np.where(scored, scores, 0.0).min(axis=1, initial=0.0, keepdims=True)
-    lists.scores[:] = np.where(scored, scores, least - np.arange(1.0, n + 1) / n)
-    return lists
-
-
-def _by_ranker(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
-    """The ranker's best candidates with their logits."""
-    found, logits, state = rank_block(known, how)
-    keep = may_have(
-        found.rows, found.items, logits, how.selection, state, hidden if how.hide_seen == "window" else None
-    )
-    rows, items, logits = found.rows[keep], found.items[keep], logits[keep]
-    return ranked_pool(rows, items, logits, len(known), n, how.selection, state), state
-
-
-def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
-    """The whole catalogue's best with the products of vectors; users without events have none."""
-    state = load_state(how.ref)
-    vectors = state.vectors_of(known.users)
-    catalogue = moved_catalogue(how.ref, how.selection) if how.selection.moves else state.catalogue
-    pool = retrieved_pool(vectors, n, how.selection, state, catalogue, hidden, USERS_AT_ONCE)
-    pool.items[np.diff(known.indptr) < how.plan.min_events] = -1
-    return pool, state
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import yaml
 from recsys_spark.bootstrap.java import find_java_home
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.store import Stamp
 
 PROJECT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -40,6 +42,7 @@ STAGES = (
     "report",
 )
 # what is small is soonest done by a Java that starts fast
+Edit = Callable[[TableStore, str, Path], None]  # changes the files of a run's folder
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xss2m"
 
 
@@ -162,6 +165,18 @@ def copied(night: Night, folder: Path, **changes: Any) -> tuple[Path, Path]:
     config = settings_beside(night, folder, **changes)
     shutil.copytree(night.root, folder / "tables")
     return config, folder / "tables"
+
+
+def plant(store: TableStore, table: str, dt: str, edit: Edit, name: str) -> Manifest:
+    """A run of a model's table that is a changed copy of the one readers see, and is seen in its place."""
+    old = store.need(table, dt)
+    stamp = Stamp(dt, f"planted-{name}", old.stage, old.fingerprint, old.settings_hash, old.code_version, old.inputs)
+    source, folder = (Path(store.storage.path(each)) for each in (old.folder, store.folder(table, stamp)))
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("_manifest.json"))
+    edit(store, dt, folder)
+    manifest = store.seal(None, table, stamp, extra=old.extra)
+    store.point(manifest)
+    return manifest
 
 
 def free_port() -> int:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from harness import Night, copied, rows
+from harness import Edit, Night, copied, plant, rows
 from safetensors.numpy import load_file, save_file
 
 from recsys_spark.config import Settings, load_settings
@@ -18,14 +16,11 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.operating.compare import find_run, side_by_side
 from recsys_spark.pipeline import run_stages
 from recsys_spark.tables import Manifest, TableStore
-from recsys_spark.tables.store import Stamp
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.integration
-
-Edit = Callable[[TableStore, str, Path], None]
 
 
 def vectors(taste: float, popularity: float, noise: float = 0.0) -> Edit:
@@ -59,18 +54,6 @@ def nan_weights(store: TableStore, dt: str, folder: Path) -> None:
     name = max(weights, key=lambda each: weights[each].size)
     weights[name] = np.full_like(weights[name], np.nan)
     save_file(weights, folder / "model.safetensors")
-
-
-def plant(store: TableStore, table: str, dt: str, edit: Edit, name: str) -> Manifest:
-    """A run of a model's table that is a changed copy of the one readers see, and is seen in its place."""
-    old = store.need(table, dt)
-    stamp = Stamp(dt, f"planted-{name}", old.stage, old.fingerprint, old.settings_hash, old.code_version, old.inputs)
-    source, folder = (Path(store.storage.path(each)) for each in (old.folder, store.folder(table, stamp)))
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("_manifest.json"))
-    edit(store, dt, folder)
-    manifest = store.seal(None, table, stamp, extra=old.extra)
-    store.point(manifest)
-    return manifest
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,12 @@ come, whose families are known but whose buyers are not, and new users, whose se
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness import Edit, plant
 
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, TEST, Cut, cut, cuts
@@ -32,9 +37,11 @@ from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import load_state
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.stage import Work, run_stage
-from recsys_spark.tables import TableStore
+from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.champion import MODELS, named
 from recsys_spark.tables.histories import UserBlock
+from recsys_spark.tables.store import Stamp
 
 if TYPE_CHECKING:
     from conftest import TinyLog
@@ -315,3 +322,102 @@ def test_show_tells_why(night: Planted, spark: SparkSession) -> None:
 
     assert "— popular with people like this: segment s1" in shown(USERS - 1)
     assert "— new, is like Thing " in shown(USERS - 8)
+
+
+# ---------------------------------------------------------------- a night that is held
+FIGURES = ["user_index", "events", "ndcg", "tail_ndcg"]
+YOUNG = 6  # items and users that come after the champion's night
+
+
+@pytest.fixture
+def held(night: Planted, spark: SparkSession, tmp_path: Path) -> Planted:
+    """A copy of the root, on which the night's models have made the lists of the day before, too."""
+    settings = night.work.settings.model_copy(update={"root": str(tmp_path / "tables")})
+    settings = settings.model_copy(update={"watch": settings.watch.model_copy(update={"enabled": False})})
+    shutil.copytree(night.work.settings.root, settings.root)
+    store, dt = TableStore(settings.root), night.work.dt
+    old = store.need("top_n", dt)
+    day = (date.fromisoformat(dt) - timedelta(days=1)).isoformat()
+    stamp = Stamp(day, "champion", old.stage, old.fingerprint, old.settings_hash, old.code_version, old.inputs)
+    folder = Path(store.storage.path(store.folder("top_n", stamp)))
+    shutil.copytree(store.storage.path(old.folder), folder, ignore=shutil.ignore_patterns("_manifest.json"))
+    store.point(store.seal(spark, "top_n", stamp, old.rows, extra={"models": named(_models(store, dt))}))
+    return Planted(replace(night.work, settings=settings, store=store), night.log)
+
+
+def _models(store: TableStore, dt: str) -> dict[str, Manifest]:
+    return {table: store.need(table, dt) for table in MODELS}
+
+
+def _other(name: str, change: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]) -> Edit:
+    def edit(store: TableStore, dt: str, folder: Path) -> None:
+        for path in folder.glob(name):
+            np.save(path, change(np.load(path)))
+
+    return edit
+
+
+def test_the_champion_ranks_by_its_own_content_vectors_and_tonights_blend(held: Planted, spark: SparkSession) -> None:
+    """Tonight's models are broken: the lists are those that the champion made, to the last digit."""
+    work = held.work
+    before = held.rows("top_n").sort_values(["user_id", "rank"])
+    plant(work.store, "retrieval_model", work.dt, _other("item_vectors.*.npy", lambda v: v * np.nan), "nan")
+    plant(work.store, "content_model", work.dt, _other("*.npy", lambda v: v[::-1]), "mirrored")
+    written = run_stages(spark, work.settings, work.dt, ["gate", "score", "publish"])
+    assert written["gate"].extra["outcome"] == "hold"
+    assert set(written["gate"].extra["instead"]) == set(MODELS)
+    pd.testing.assert_frame_equal(
+        held.rows("top_n").sort_values(["user_id", "rank"]).reset_index(drop=True), before.reset_index(drop=True)
+    )
+
+
+def test_a_champion_like_tonights_model_has_the_same_figures(held: Planted, spark: SparkSession) -> None:
+    work = held.work
+    manifest = run_stages(spark, work.settings, work.dt, ["gate"])["gate"]
+    assert manifest.extra["outcome"] == "ok"
+    assert "cannot be used" not in manifest.extra["says"]
+    figures = held.rows("user_metrics")
+    ours, theirs = (figures[figures["model"] == name][FIGURES] for name in ("tonight", "champion"))
+    assert len(ours) > 100
+    pd.testing.assert_frame_equal(ours.reset_index(drop=True), theirs.reset_index(drop=True))
+
+
+def test_a_champion_that_knows_fewer_ids_serves_everybody(held: Planted, spark: SparkSession) -> None:
+    """Its vectors, told and content, end before the newest items and users."""
+    work = held.work
+    for table in ("retrieval_model", "content_model"):
+        plant(work.store, table, work.dt, _other("*.npy", lambda v: v[:-YOUNG]), "short")
+    run_id = work.store.need("top_n", work.store.days("top_n")[0]).run_id
+    path = Path(work.store.storage.path(f"top_n/dt={work.store.days('top_n')[0]}/run={run_id}/_manifest.json"))
+    content = json.loads(path.read_text())
+    content["extra"]["models"] = named(_models(work.store, work.dt))
+    path.write_text(json.dumps(content))
+    plant(work.store, "retrieval_model", work.dt, _other("item_vectors.*.npy", lambda v: v * np.nan), "nan")
+    written = run_stages(spark, work.settings, work.dt, ["gate", "score", "publish"])
+    assert written["gate"].extra["outcome"] == "hold", written["gate"].extra["says"]
+    lists, index = held.rows("top_n"), held.indexes("item")
+    assert (lists.groupby("user_id").size() == N).all()
+    assert lists["user_id"].nunique() == USERS
+    assert lists["item_id"].map(index).max() < len(index) + 2 - YOUNG
+    assert set(lists["source"]) >= {"personal", "content", "segment"}
+
+
+def test_what_the_champions_codes_follow_from_is_compared(held: Planted, spark: SparkSession) -> None:
+    """Another number of hashed codes has the same fields, and another meaning."""
+    work = held.work
+
+    def hashed(store: TableStore, dt: str, folder: Path) -> None:
+        spec = json.loads((folder / "spec.json").read_text())
+        spec["item"]["brand"] |= {"hash_buckets": 5, "size": spec["item"]["brand"]["size"] + 5}
+        (folder / "spec.json").write_text(json.dumps(spec))
+
+    theirs = work.store.need("ranker", work.dt)
+    tonights = plant(work.store, "feature_spec", work.dt, hashed, "hashed")
+    plant(work.store, "ranker", work.dt, lambda *_: None, "hashed")
+    path = Path(work.store.storage.path(f"ranker/dt={work.dt}/run=planted-hashed/_manifest.json"))
+    content = json.loads(path.read_text())
+    content["inputs"]["feature_spec"] = tonights.run_id
+    path.write_text(json.dumps(content))
+    says = run_stages(spark, work.settings, work.dt, ["gate"])["gate"].extra["says"]
+    why = "the item feature 'brand' has other hashed codes: none then, 5 tonight"
+    assert f"the champion of {theirs.dt} cannot be used: {why}" in says

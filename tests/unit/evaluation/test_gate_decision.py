@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from recsys_spark.config import Gate
-from recsys_spark.evaluation.bootstrap import intervals
 from recsys_spark.evaluation.decision import UserFigures, duels, outcome_of
 from recsys_spark.evaluation.metrics import ranking_sums
 from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
 from recsys_spark.ragged import Rows
+from recsys_spark.resampling import intervals
 
 USERS = 400
 

@@ -13,11 +13,11 @@ from recsys_spark.evaluation.metrics import (
     RANKING,
     AucHistogram,
     exposure,
-    gini,
     intra_list_distance_sums,
     logloss_sums,
     ranking_sums,
 )
+from recsys_spark.gini import gini
 from recsys_spark.ragged import Rows
 
 Case = tuple[list[list[int]], list[list[int]]]
