@@ -35,6 +35,10 @@ setup: ## make .venv with everything in it; at once when it is up to date
 setup-airflow: setup ## make .venv-airflow, for the DAG and its test
 	@$(BOOTSTRAP) --airflow
 
+.PHONY: setup-browser
+setup-browser: setup ## make .venv-browser, for the test of the pages in a real browser (230 MB to fetch)
+	@$(BOOTSTRAP) --browser
+
 .PHONY: demo-data
 demo-data: setup ## fetch the demo's data (a year of grocery purchases) into .demo/data
 	@$(BOOTSTRAP) --demo-data $(DEMO_DATA)

@@ -20,7 +20,7 @@ from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import check_day
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.generator.command import generate
-from recsys_spark.operating.command import compare, prune, rollback, runs
+from recsys_spark.operating.command import arms, compare, prune, rollback, runs
 from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import Manifest, TableStore
@@ -134,6 +134,7 @@ app.command()(runs)
 app.command()(rollback)
 app.command()(prune)
 app.command()(compare)
+app.command()(arms)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:

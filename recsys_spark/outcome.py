@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from recsys_spark.config import Settings
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.progress import say
+from recsys_spark.reporting.index import keep_index
 from recsys_spark.stage import Stage, all_inputs
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
@@ -97,6 +98,8 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     }
     if error is not None or judged:
         _write(store, dt, content)
+    if error is not None or {"report", "top_n"} & set(written):
+        keep_index(store, settings.name)
     fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
     if fresh or (error is not None and not isinstance(error, Held)):
         tell(settings.watch.on_alarm, content)

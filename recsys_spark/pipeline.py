@@ -10,6 +10,7 @@ from recsys_spark.errors import Held, RecsysError
 from recsys_spark.operating.retention import clear, plan_clearing
 from recsys_spark.outcome import refuse_held, settle
 from recsys_spark.progress import say
+from recsys_spark.reporting.index import keep_index
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
@@ -115,4 +116,5 @@ def clear_old(settings: Settings) -> None:
         say(f"retention: old runs were not all deleted ({error})")
         return
     if clearing.runs:
+        keep_index(store, settings.name)
         say(f"retention: deleted {len(clearing.runs)} old runs ({clearing.bytes / 2**20:,.0f} MiB)")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .browser import set_up_browser
 from .demo_data import fetch
 from .environments import set_up_airflow, set_up_project
 from .pyfiles import write_pyfiles
@@ -29,6 +30,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         ),
     )
     parser.add_argument("--airflow", action="store_true", help="make .venv-airflow instead of .venv")
+    parser.add_argument("--browser", action="store_true", help="make .venv-browser, for the test of the pages")
     parser.add_argument("--demo-data", type=Path, metavar="DIR", help="fetch the demo's data into DIR instead")
     parser.add_argument("--pyfiles", type=Path, metavar="ZIP", help="zip the package for spark-submit instead")
     return parser.parse_args(arguments)
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str], project: Path = PROJECT) -> int:
             fetch(options.demo_data, project)
         elif options.airflow:
             set_up_airflow(project, os.environ)
+        elif options.browser:
+            set_up_browser(project, os.environ)
         else:
             set_up_project(project, os.environ)
     except SetupError as error:

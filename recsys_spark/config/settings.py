@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from recsys_spark.config.base import Section
 from recsys_spark.config.cleaning import Clean, Privacy
+from recsys_spark.config.experiment import Experiment
 from recsys_spark.config.features import Features, Split
 from recsys_spark.config.gate import Gate
 from recsys_spark.config.input import Input
@@ -45,6 +46,7 @@ class Settings(Section):
     diversity: Diversity = Diversity()
     gate: Gate = Gate()
     score: Score = Score()
+    experiment: Experiment = Experiment()
     watch: Watch = Watch()
     publish: Publish = Publish()
     report: Report = Report()
@@ -167,6 +169,17 @@ class Settings(Section):
             raise ValueError(f"rules.hide_seen 'window' needs split.kind time: of kind {self.split.kind}, days move")
         if self.diversity.method != "none" and self.diversity.pool < n:
             raise ValueError(f"diversity.pool is {self.diversity.pool}, but a list has {n} places (score.n)")
+        return self
+
+    @model_validator(mode="after")
+    def _a_champion_is_judged(self) -> Settings:
+        test = self.experiment
+        if test.name and "champion" in (test.a, test.b) and not self.gate.enabled:
+            raise ValueError(
+                "experiment: the champion's lists need gate.enabled, which tells whether its model fits the tables"
+            )
+        if test.name and "retrieval" in (test.a, test.b) and self.score.by == "retrieval":
+            raise ValueError("experiment: score.by is 'retrieval' already, so that both arms would get the same lists")
         return self
 
     @property

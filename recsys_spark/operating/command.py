@@ -14,6 +14,7 @@ from recsys_spark.operating.compare import find_run, side_by_side
 from recsys_spark.operating.retention import Clearing, clear, plan_clearing
 from recsys_spark.operating.rollback import roll_back
 from recsys_spark.operating.runs import as_text, as_values, list_runs
+from recsys_spark.reporting.index import keep_index, write_index
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
 
@@ -28,6 +29,7 @@ def runs(
     date: Annotated[list[str] | None, typer.Option("--date", help="A day, YYYY-MM-DD; repeatable; all days")] = None,
     table: Annotated[list[str] | None, typer.Option("--table", help="A table; repeatable; all tables")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list instead of a table")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write the index of nights anew, and print where it is")] = False,
     change: Set = None,
 ) -> None:
     """Print every run of every table: its state, rows, seconds and main figures."""
@@ -36,7 +38,12 @@ def runs(
     unknown = sorted(set(table or []) - set(TABLES))
     if unknown:
         raise RecsysError(f"no table '{unknown[0]}'", "--table", f"Tables: {', '.join(TABLES)}.")
-    found = list_runs(TableStore(load_settings(config, change).root), table, date)
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    if html:
+        print(store.storage.url(write_index(store, settings.name)))
+        return
+    found = list_runs(store, table, date)
     print(json.dumps(as_values(found)) if as_json else as_text(found))
 
 
@@ -56,7 +63,10 @@ def rollback(
     check_day(date)
     if to is not None and withdraw:
         raise RecsysError("--to and --withdraw were both given", "command line", "Give one of them.")
-    rolled = roll_back(TableStore(load_settings(config, change).root), table, date, to, withdraw)
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    rolled = roll_back(store, table, date, to, withdraw)
+    keep_index(store, settings.name)
     print(f"before: {_told(rolled.before)}")
     print(f"now:    {_told(rolled.now)}")
     print(f"newest: {_told(rolled.newest)}")
@@ -76,6 +86,41 @@ def compare(
     print(side_by_side(store, find_run(store, a), find_run(store, b), settings.gate))
 
 
+def arms(
+    config: Config,
+    date: Annotated[str | None, typer.Option("--date", help="Day of the lists; the newest by default")] = None,
+    outcomes: Annotated[
+        str | None, typer.Option("--outcomes", help="Parquet or CSV of what users did after: a row an event")
+    ] = None,
+    user: Annotated[str, typer.Option("--user-column", help="Column of the user's id, as in the log")] = "user_id",
+    value: Annotated[
+        str | None,
+        typer.Option("--value-column", help="Column of a number that is summed; without it rows are counted"),
+    ] = None,
+    change: Set = None,
+) -> None:
+    """Print the arms of a test; with --outcomes, what came of each, and the interval of the difference."""
+    from recsys_spark.cleaning.privacy import hash_id, read_key
+    from recsys_spark.operating import arms as test
+
+    if date is not None:
+        check_day(date)
+    settings = load_settings(config, change)
+    store = TableStore(settings.root)
+    lists = store.latest("top_n") if date is None else store.need("top_n", date)
+    if lists is None:
+        raise RecsysError("no lists are published", store.storage.url("top_n"), "Run 'recsys-spark run' first.")
+    found = test.users_by_arm(store, lists)
+    print("\n".join(test.told(lists, found, settings.experiment.share)))
+    if outcomes is not None:
+        key = read_key(settings.privacy)
+        rows = test.read_outcomes(outcomes, user, value)
+        if key is not None:
+            rows = [(hash_id(user_id.strip(), key), number) for user_id, number in rows]
+        sides, others = test.outcomes_by_arm(found, rows)
+        print("\n".join(test.compared(sides, others, settings.gate.confidence)))
+
+
 def prune(
     config: Config,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing")] = False,
@@ -90,6 +135,7 @@ def prune(
         with writer_lock(store.storage, run_id="prune"):
             clearing = plan_clearing(store, settings.retention)
             clear(store, clearing)
+        keep_index(store, settings.name)
     for key in clearing.runs:
         print(" ".join(key))
     print(("would delete " if dry_run else "deleted ") + summary(clearing))

@@ -10,6 +10,8 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.reporting import words
 from recsys_spark.stage import Work
 
+PEAK = "peak_mib"  # of all processes of a stage
+
 
 @dataclass(frozen=True)
 class Step:
@@ -24,8 +26,8 @@ class Step:
     run_id: str
 
 
-def steps(work: Work) -> tuple[list[Step], list[str], float]:
-    """Stages in their order, the names of the memory columns, and all seconds together."""
+def steps(work: Work) -> tuple[list[Step], list[str], float, float]:
+    """Stages in their order, the names of the memory columns, all seconds together, and the largest peak in MiB."""
     storage = work.store.storage
     folder = f"_stages/dt={work.dt}"
     notes = []
@@ -50,7 +52,8 @@ def steps(work: Work) -> tuple[list[Step], list[str], float]:
         )
         for note in notes
     ]
-    return shown, [_memory_name(key) for key in memory], total
+    peak = max((float(note.get(PEAK, 0)) for note in notes), default=0.0)
+    return shown, [_memory_name(key) for key in memory], total, peak
 
 
 def _memory_name(key: str) -> str:

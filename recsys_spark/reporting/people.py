@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
+from recsys_spark.arms import ARM
 from recsys_spark.reporting.words import clean, named_by
 from recsys_spark.tables import Manifest, TableStore
 
@@ -56,6 +57,8 @@ class Person:
         Items by number of events, and by time of the last one.
     listed : list of Listed
         By rank; empty where the user has no list.
+    arm : str
+        Of a test; empty where there is none.
     """
 
     user_id: str
@@ -68,6 +71,7 @@ class Person:
     frequent: list[Seen]
     newest: list[Seen]
     listed: list[Listed]
+    arm: str = ""
 
 
 def people(
@@ -133,6 +137,7 @@ def people(
             frequent=frequent,
             newest=newest,
             listed=[_listed(row, by_id) for row in sorted(lists[user_id], key=lambda row: row[c.RANK])],
+            arm=next((row[ARM] or "" for row in lists[user_id] if ARM in row), ""),
         )
 
     return [person(user_id) for user_id in wanted]

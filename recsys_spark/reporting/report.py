@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from recsys_spark.config import Settings
 from recsys_spark.cuts import TEST, cut, cuts
 from recsys_spark.reporting import words
+from recsys_spark.reporting.arms import arms
 from recsys_spark.reporting.figures import figures
 from recsys_spark.reporting.ledger import kept_events, ledger
 from recsys_spark.reporting.lists import example_users, lists
+from recsys_spark.reporting.night import night_facts
 from recsys_spark.reporting.notes import curves, metric_rows, steps
 from recsys_spark.reporting.outcome import judgement
+from recsys_spark.reporting.page import fill
 from recsys_spark.reporting.people import people
 from recsys_spark.reporting.plots import curve_plots
+from recsys_spark.reporting.popularity import popularity_bias
+from recsys_spark.reporting.quality import RIVALS, quality
+from recsys_spark.reporting.trend import FIRST, events_of_day, nights, small_multiples, volume_plot
 from recsys_spark.stage import Stage, Work
-from recsys_spark.tables import Manifest
+from recsys_spark.tables import Manifest, TableStore
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PAGE = "report.html"
+INDEX_LINK = "../../../_reports/index.html"  # from the page's folder
 TEMPLATE = "report.html.j2"
 
 _CURVES = {
@@ -35,36 +45,49 @@ _CURVES = {
 
 def write_report(work: Work) -> list[Manifest]:
     """Write the page of the published lists of a day."""
-    page = render(context(work))
+    values = context(work)
+    page = render(values)
     work.store.storage.write_bytes(f"{work.store.folder('report', work.stamp)}/{PAGE}", page.encode())
-    return [work.store.seal(None, "report", work.stamp)]
+    facts = {"night": night_facts(values, work.inputs)}
+    return [work.store.seal(None, "report", work.stamp, extra=facts)]
 
 
 def context(work: Work) -> dict[str, Any]:
     """All that the template shows."""
     settings = work.settings
     sources, worst = ledger(work)
-    stages, memory, seconds = steps(work)
+    stages, memory, seconds, peak_mib = steps(work)
     names = words.models(
         settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all"
     )
     names |= words.SOURCES
     window = cut(work.dt, settings.split, TEST)
     phases = [*[each.name for each in cuts(work.dt, settings.split)], "train", "train + valid"]
-    runs = work.inputs
+    runs, gate, metrics = work.inputs, judgement(work, "gate"), metric_rows(work)
+    sure = quality(work, gate)
+    headline = "new" if settings.rules.hide_seen == "all" else "all"
     return {
         "settings": settings,
+        "index": INDEX_LINK,
         "dt": work.dt,
         "published_at": runs["top_n"].created_at,
         "shown": _shown(work),
         "checks": judgement(work, "checks"),
-        "gate": judgement(work, "gate"),
+        "gate": gate,
+        "quality": sure,
+        "arms": arms(work, sure, metrics),
+        "rivals": RIVALS,
+        "drift": small_multiples(work),
+        "folded": FIRST,
+        "volume": volume_plot(work),
+        "events_of_day": events_of_day(work),
+        "bias": popularity_bias(work),
+        "metrics": metrics,
+        "headline": headline,
         "sources": sources,
         "worst": worst,
         "events": kept_events(sources),
-        "figures": figures(
-            metric_rows(work), names, "new" if settings.rules.hide_seen == "all" else "all", settings.score.by
-        ),
+        "figures": figures(metrics, names, headline, settings.score.by),
         "test_from": words.day(window.time),
         "test_to": words.day(window.until - 1),
         "curves": [
@@ -75,6 +98,7 @@ def context(work: Work) -> dict[str, Any]:
         "stages": stages,
         "memory": memory,
         "seconds": seconds,
+        "peak_mib": peak_mib,
         "versions": _versions(work),
         "say_reason": lambda code, like: words.reason(
             code, words.verb(list(settings.events)), settings.features.recent_days, like
@@ -94,19 +118,8 @@ def _shown(work: Work) -> bool:
 
 
 def render(values: dict[str, Any]) -> str:
-    """Fill the template; every value is escaped, except the plots that this package has drawn."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    # Read through importlib, so that it is also found where the package came as a zip.
-    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "n": lambda value: f"{value:,}",
-        "share": words.share,
-        "drawn": lambda svg: Markup(svg),
-    }
-    return environment.from_string(source).render(**values)
+    """Fill the page's template."""
+    return fill(TEMPLATE, values)
 
 
 def _versions(work: Work) -> list[tuple[str, str]]:
@@ -129,11 +142,28 @@ def _versions(work: Work) -> list[tuple[str, str]]:
     ]
 
 
+def _earlier(spark: SparkSession, settings: Settings, dt: str) -> object:
+    """The nights whose checks are beside tonight's."""
+    return [[each.dt, each.content_hash] for each in nights(TableStore(settings.root), settings, dt)]
+
+
 STAGE = Stage(
     name="report",
     does="one page with the counts, curves, figures and example lists",
     run=write_report,
-    sections=("name", "events", "split", "features", "labels", "evaluate", "score", "report"),
+    sections=(
+        "name",
+        "events",
+        "split",
+        "features",
+        "labels",
+        "evaluate",
+        "score",
+        "gate",
+        "watch",
+        "experiment",
+        "report",
+    ),
     inputs=(
         "ledger",
         "quarantine",
@@ -141,6 +171,7 @@ STAGE = Stage(
         "retrieval_model",
         "ranker",
         "item_ids",
+        "item_stats",
         "user_ids",
         "item_features",
         "user_features",
@@ -148,8 +179,15 @@ STAGE = Stage(
     ),
     outputs=("report",),
     also=lambda settings: tuple(
-        table for table, on in (("checks", settings.watch.enabled), ("gate", settings.gate.enabled)) if on
+        table
+        for tables, on in (
+            (("checks", "profiles"), settings.watch.enabled),
+            (("gate", "user_metrics"), settings.gate.enabled),
+        )
+        if on
+        for table in tables
     ),
+    sources=_earlier,
     unseen={"top_n": "score"},  # of a night that was held
     seen_first=True,
 )

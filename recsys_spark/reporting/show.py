@@ -74,7 +74,7 @@ def describe(person: Person, published: Manifest, settings: Settings | None = No
     listed = [
         f"{row.rank:>2}. {row.label} — {words.reason(row.reason, done, recent_days, row.like)}" for row in person.listed
     ]
-    title = f"List of {published.dt}"
+    title = f"List of {published.dt}" + (f", arm {person.arm}" if person.arm else "")
     return "\n".join([*lines, *_section(title, listed or ["No list is published for this user."])])
 
 

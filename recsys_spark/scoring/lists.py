@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
+from recsys_spark.arms import ARM
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.sources import content, segment
 from recsys_spark.scoring.sources.found import Asked, Found, union
@@ -45,14 +46,24 @@ SCHEMA = pa.schema(
     ]
 )
 
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
 # Of 72 ms for half a million rows, places of texts and numbers alone are 22: the rest was a dictionary of all scores,
 # which are all different, their compression, and the least and the largest text of each column.
-WRITING: dict[str, Any] = {
-    "use_dictionary": [name for name in SCHEMA.names if name != c.SCORE],
-    "compression": {name: "NONE" if name == c.SCORE else "SNAPPY" for name in SCHEMA.names},
-    "write_statistics": [c.RANK, c.SCORE],
-    "store_schema": False,  # so that readers by Arrow find plain texts too, not dictionaries
-}
+def writing(schema: pa.Schema) -> dict[str, Any]:
+    """Options of Arrow's writer."""
+    return {
+        "use_dictionary": [name for name in schema.names if name != c.SCORE],
+        "compression": {name: "NONE" if name == c.SCORE else "SNAPPY" for name in schema.names},
+        "write_statistics": [c.RANK, c.SCORE],
+        "store_schema": False,  # so that readers by Arrow find plain texts too, not dictionaries
+    }
+
+
+def schema_of(same: dict[str, str | None]) -> pa.Schema:
+    """Columns of the rows; those that are the same for all come with the arm of a test, where there is one."""
+    return SCHEMA.append(pa.field(ARM, _TEXT)) if ARM in same else SCHEMA
 
 
 @dataclass(frozen=True)
@@ -317,7 +328,7 @@ class Names:
         return Names(self.texts[start:stop], self.hashes[start:stop])
 
 
-def to_arrow(lists: list[Lists], users: Names, items: Names, versions: dict[str, str]) -> tuple[pa.Table, int]:
+def to_arrow(lists: list[Lists], users: Names, items: Names, versions: dict[str, str | None]) -> tuple[pa.Table, int]:
     """Rows of ``top_n``; texts are written once a file part, rows hold their places.
 
     Parameters
@@ -362,7 +373,10 @@ def to_arrow(lists: list[Lists], users: Names, items: Names, versions: dict[str,
         c.SCORE: pa.array(score),
         c.SOURCE: _coded(source, of_source.texts),
         c.REASON: _coded(reason, why.texts),
-        **{name: _coded(same, pa.array([value])) for name, value in versions.items()},
+        **{
+            name: pa.nulls(len(same), _TEXT) if value is None else _coded(same, pa.array([value]))
+            for name, value in versions.items()
+        },
     }
     numbers = rank.astype(np.uint64)
     numbers <<= np.uint64(32)
@@ -372,7 +386,8 @@ def to_arrow(lists: list[Lists], users: Names, items: Names, versions: dict[str,
     mixed ^= items.hashes[item]
     mixed += (why.hashes[:, None] * of_source.hashes)[reason, source]
     content = int(_mixed(mixed).sum())  # modulo 2^64
-    return pa.Table.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA), content
+    schema = schema_of(versions)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema), content
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

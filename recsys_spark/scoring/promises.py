@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_spark import columns as c
+from recsys_spark.arms import ARM, arm_of
 from recsys_spark.config import Settings
+from recsys_spark.config.experiment import Experiment
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.scoring.lists import EXPLORE, PERSONAL
 
@@ -175,6 +177,35 @@ def place_problems(lists: DataFrame, promised: Promised) -> dict[str, int]:
     if asked.pins or asked.pin_table:
         problems["pinned items that are not at their rank"] = _misplaced(lists, promised)
     return problems
+
+
+def arm_problems(lists: DataFrame, test: Experiment, versions: dict[str, tuple[str, str]]) -> dict[str, int]:
+    """Users who are in another arm than their id says, and rows by another model than their arm's.
+
+    Parameters
+    ----------
+    lists : DataFrame
+    test : Experiment
+        Of the settings.
+    versions : dict
+        Arm to the versions of its retrieval model and ranker; empty on a night without a test, when nobody has an arm.
+    """
+    from pyspark.sql import functions as F
+
+    if test.name is None:
+        return {}
+    if not versions:
+        return {"users with an arm of no test": lists.where(F.col(ARM).isNotNull()).count()}
+    wrong = ~F.col(ARM).eqNullSafe(arm_of(F.col(c.USER_ID), test.name, test.share))
+    fits = F.lit(False)
+    for arm, (retrieval, ranker) in versions.items():
+        same = (F.col("retrieval_version") == retrieval) & (F.col("ranker_version") == ranker)
+        fits = fits | ((F.col(ARM) == arm) & same)
+    marks = {
+        "rows of users in another arm": wrong,
+        "rows by another model than their arm's": ~F.coalesce(fits, F.lit(False)),
+    }
+    return _counted(lists, marks)
 
 
 def _misplaced(lists: DataFrame, promised: Promised) -> int:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from recsys_spark import columns as c
 from recsys_spark.errors import RecsysError
-from recsys_spark.scoring.promises import Promised, item_problems, place_problems, shape_problems, without_choice
+from recsys_spark.scoring.promises import (
+    Promised,
+    arm_problems,
+    item_problems,
+    place_problems,
+    shape_problems,
+    without_choice,
+)
 from recsys_spark.scoring.score import STAGE as SCORE
 from recsys_spark.stage import Stage, Work, finished
 from recsys_spark.tables import Manifest
@@ -15,7 +22,8 @@ def publish(work: Work) -> list[Manifest]:
 
     Each user has ranks 1 … n, n the smaller of ``score.n`` and what is left for that user; items are distinct, known,
     allowed by the rules and not among those hidden from the user; caps, pins and places for new items are kept; scores
-    are finite and, where the models' order alone decides, do not rise along a list; every known user is there.
+    are finite and, where the models' order alone decides, do not rise along a list; every known user is there, and of
+    a test, in the arm that his id says, with the lists of that arm's models.
 
     Raises
     ------
@@ -37,6 +45,7 @@ def publish(work: Work) -> list[Manifest]:
     served = known - without_choice(lists, promised)
     problems = shape_problems(lists, settings.score.n, served, settings.in_order_of_score)
     problems |= item_problems(lists, promised) | place_problems(lists, promised)
+    problems |= arm_problems(lists, settings.experiment, _versions(manifest))
     broken = {name: count for name, count in problems.items() if count}
     if broken:
         told = ", ".join(f"{name}: {count:,}" for name, count in broken.items())
@@ -47,6 +56,15 @@ def publish(work: Work) -> list[Manifest]:
         )
     _check_users(work, manifest, known)
     return [manifest]
+
+
+def _versions(manifest: Manifest) -> dict[str, tuple[str, str]]:
+    """Versions of retrieval model and ranker of each arm of a test."""
+    arms = manifest.extra.get("arms", {})
+    return {
+        arm: (of["models"]["retrieval_model"]["content_hash"], of["models"]["ranker"]["content_hash"])
+        for arm, of in arms.items()
+    }
 
 
 def _promised(work: Work) -> Promised:
@@ -78,7 +96,7 @@ STAGE = Stage(
     name="publish",
     does="check the lists, then let readers see them",
     run=publish,
-    sections=("split", "cold", "rules", "diversity", "score", "publish"),
+    sections=("split", "cold", "rules", "diversity", "score", "experiment", "publish"),
     inputs=("interactions", "user_ids", "item_ids", "item_rules"),
     outputs=("top_n",),
     always=True,

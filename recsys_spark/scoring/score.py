@@ -11,7 +11,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Event, Thread
 from typing import Any
@@ -20,22 +20,23 @@ import numpy as np
 import pyarrow as pa
 
 from recsys_spark import columns as c
+from recsys_spark.arms import ARM, B
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.chosen import block_lists
-from recsys_spark.scoring.lists import SCHEMA, WRITING, Names, to_arrow
+from recsys_spark.scoring.lists import Names, schema_of, to_arrow, writing
 from recsys_spark.scoring.rank import Recipe, for_ids, recipe
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
+from recsys_spark.scoring.ways import CHAMPION, MODELS, Arm, Way, check_models, ways_of
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
-from recsys_spark.tables.champion import named, resolve
+from recsys_spark.tables.champion import named
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
-from recsys_spark.tables.versions import check_versions
 
 _ROWS_OF_A_GROUP = 256_000
 _TASKS_OF_A_CORE = 8
@@ -62,6 +63,8 @@ class ScoreJob:
         Columns that are the same for all rows.
     explain : bool
         As in the settings ``score``.
+    arm : Arm, optional
+        Of an online test: only its users get a list, in files of their own.
     """
 
     how: Recipe
@@ -72,16 +75,25 @@ class ScoreJob:
     lists: str
     users: dict[int, str]
     items: int
-    versions: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str | None], ...]
     explain: bool
+    arm: Arm | None = None
+
+    def name(self, bucket: int) -> str:
+        """File of a bucket's lists."""
+        return f"part-{bucket:05d}{'-b' if self.arm and self.arm.name == B else ''}.parquet"
 
     def file(self, bucket: int) -> str:
         """Where the lists of a bucket go."""
-        return f"{self.lists}/{_name(bucket)}"
+        return f"{self.lists}/{self.name(bucket)}"
 
     def told(self, bucket: int) -> str:
         """What is told of a bucket that is done."""
-        return f"{self.lists}/{_told(bucket)}"
+        return f"{self.lists}/_{self.name(bucket).removesuffix('.parquet')}.json"
+
+    def done(self, there: set[str], bucket: int) -> bool:
+        """Whether the files in the folder have the bucket's lists, and what is told of them."""
+        return {each.rpartition("/")[2] for each in (self.file(bucket), self.told(bucket))} <= there
 
 
 def score(work: Work) -> list[Manifest]:
@@ -93,75 +105,70 @@ def score(work: Work) -> list[Manifest]:
         A model was trained on other tables of ids or features than those at hand, or the ranker on another retrieval
         model; both versions are named.
     """
-    store, settings = work.store, work.settings
-    held = work.inputs["gate"].extra.get("instead") if "gate" in work.inputs else None
-    if held:  # lists by the champion's models, on tonight's tables
-        work = replace(work, inputs={**work.inputs, **resolve(store, held)})
-        say(f"score: by the models of {work.inputs['ranker'].dt}, since the gate has held tonight's")
-    else:
-        _check_models(work)
+    store = work.store
+    ways = ways_of(work)
+    for way in ways:
+        if way.model != CHAMPION:
+            check_models(work)
     scratch = f"_scoring/{work.stamp.fingerprint}"
     for left in store.storage.names("_scoring", "folder"):
         if left != work.stamp.fingerprint:  # of a run that was killed, and whose tables or settings are others by now
             store.storage.delete_folder(f"_scoring/{left}")
-    job = ScoreJob(
-        how=for_ids(recipe(work, cut(work.dt, settings.split, FINAL)), work.inputs),
-        root=store.storage.uri,
-        n=settings.score.n,
+    jobs = [_job(way, scratch) for way in ways]
+    for job in jobs:  # one after the other: a worker keeps the state of one model
+        _make_lists(work, job)
+    done = [(job, bucket) for job in jobs for bucket in sorted(job.users)]
+    told = [store.storage.read_json(job.told(bucket)) for job, bucket in done]
+    content = sum(each["content"] for each in told) % 2**64
+    folder = store.folder("top_n", work.stamp)
+    store.storage.make_folder(folder)
+    for job, bucket in done:
+        store.storage.fs.move(store.storage.path(job.file(bucket)), store.storage.path(f"{folder}/{job.name(bucket)}"))
+    facts: dict[str, Any] = {"models": named(ways[0].work.inputs)}
+    if len(ways) > 1:
+        facts["arms"] = {way.arm: {"model": way.model, "models": named(way.work.inputs)} for way in ways}
+    manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in told), facts, content)
+    store.storage.delete_folder(scratch)
+    return [manifest]
+
+
+def _job(way: Way, scratch: str) -> ScoreJob:
+    """What the tasks of one way to make lists need."""
+    work, storage, test = way.work, way.work.store.storage, way.work.settings.experiment
+    versions = [(f"{name}_version", work.inputs[model].content_hash) for name, model in MODELS.items()]
+    return ScoreJob(
+        how=for_ids(recipe(work, cut(work.dt, work.settings.split, FINAL)), work.inputs),
+        root=storage.uri,
+        n=work.settings.score.n,
         histories=work.inputs["histories"].folder,
         item_ids=work.inputs["item_ids"].folder,
         lists=scratch,
-        users=files_by_partition(store.storage, work.inputs["user_ids"].folder),
+        users=files_by_partition(storage, work.inputs["user_ids"].folder),
         items=index_size(work.inputs["item_ids"]),
-        versions=tuple((f"{name}_version", work.inputs[model].content_hash) for name, model in _MODELS.items()),
-        explain=settings.score.explain,
+        versions=tuple([*versions, (ARM, way.arm)] if test.name else versions),
+        explain=work.settings.score.explain,
+        arm=Arm(way.arm, test.name, test.share) if test.name and way.arm else None,
     )
+
+
+def _make_lists(work: Work, job: ScoreJob) -> None:
+    """Write the lists of all buckets that have none yet."""
+    storage = work.store.storage
     buckets = sorted(job.users)
-    there = set(store.storage.names(scratch, "file"))
-    open_ones = [each for each in buckets if not {_name(each), _told(each)} <= there]
+    there = set(storage.names(job.lists, "file"))
+    open_ones = [each for each in buckets if not job.done(there, each)]
     if len(open_ones) < len(buckets):
         say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
-    with _Watch(store.storage, job.lists, len(buckets), len(buckets) - len(open_ones)):
+    with _Watch(storage, job, buckets, len(buckets) - len(open_ones)):
         tasks = min(len(open_ones), _TASKS_OF_A_CORE * work.spark.sparkContext.defaultParallelism)
         task = partial(_score_buckets, job=job, shares=[open_ones[number::tasks] for number in range(tasks)])
         told = run_tasks(work.spark, tasks, task, "peak_mib bigint", "lists")
     if told:
         say(f"score: at most {max(row['peak_mib'] for row in told):,} MiB in a worker")
-    done = [store.storage.read_json(job.told(each)) for each in buckets]
-    content = sum(each["content"] for each in done) % 2**64
-    folder = store.folder("top_n", work.stamp)
-    store.storage.make_folder(folder)
-    for bucket in buckets:
-        store.storage.fs.move(store.storage.path(job.file(bucket)), store.storage.path(f"{folder}/{_name(bucket)}"))
-    facts = {"models": named(work.inputs)}
-    manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in done), facts, content)
-    store.storage.delete_folder(scratch)
-    return [manifest]
-
-
-_MODELS = {"retrieval": "retrieval_model", "ranker": "ranker"}
-
-
-def _check_models(work: Work) -> None:
-    for model in _MODELS.values():
-        check_versions(work.inputs[model], work.inputs)
-    folder = work.inputs["ranker"].folder
-    trained_on = work.store.storage.read_json(f"{folder}/spec.json")["retrieval_version"]
-    version = work.inputs["retrieval_model"].content_hash
-    if trained_on != version:
-        raise RecsysError(
-            f"the ranker was trained on retrieval version {trained_on}, the current one is {version}",
-            "tables 'ranker' and 'retrieval_model'",
-            "Run train-ranker again.",
-        )
 
 
 def _name(bucket: int) -> str:
     return f"part-{bucket:05d}.parquet"
-
-
-def _told(bucket: int) -> str:
-    return f"_part-{bucket:05d}.json"
 
 
 def _score_buckets(number: int, job: ScoreJob, shares: list[list[int]]) -> list[dict[str, Any]]:
@@ -181,15 +188,19 @@ def _score_bucket(bucket: int, job: ScoreJob) -> None:
             storage.url(f"{job.histories}/{_name(bucket)}"),
             "Run featurize with --force: tables of an earlier version have no file a bucket.",
         )
-    total = {"rows": 0, "content": 0}
+    total, ids = {"rows": 0, "content": 0}, names[c.USER_ID].combine_chunks()
+    if job.arm is not None:
+        mine = np.flatnonzero(job.arm.holds(ids.to_pylist()))
+        block, ids = block.take(mine), ids.take(pa.array(mine))
 
     def tables() -> Iterator[pa.Table]:
-        for table, content in _tables(job, block, Names.of(names[c.USER_ID].combine_chunks())):
+        for table, content in _tables(job, block, Names.of(ids)):
             total["rows"] += table.num_rows
             total["content"] += content
             yield table
 
-    write_file(storage, job.file(bucket), tables(), SCHEMA, **WRITING)
+    schema = schema_of(dict(job.versions))
+    write_file(storage, job.file(bucket), tables(), schema, **writing(schema))
     storage.write_json(job.told(bucket), total)  # from here on the bucket is done
 
 
@@ -222,8 +233,8 @@ def _item_names(root: str, folder: str, size: int) -> Names:
 class _Watch:
     """Tells how many buckets are done while Spark works on them."""
 
-    def __init__(self, storage: Storage, folder: str, total: int, before: int) -> None:
-        self.storage, self.folder, self.total, self.before = storage, folder, total, before
+    def __init__(self, storage: Storage, job: ScoreJob, buckets: list[int], before: int) -> None:
+        self.storage, self.job, self.buckets, self.before = storage, job, buckets, before
         self.stop, self.started = Event(), time.monotonic()
         self.thread = Thread(target=self._look, name="score: progress", daemon=True)
 
@@ -237,18 +248,19 @@ class _Watch:
 
     def _look(self) -> None:
         while not self.stop.wait(_LOOK):
-            done = len(self.storage.files(self.folder))
+            there = set(self.storage.names(self.job.lists, "file"))
+            done = sum(self.job.done(there, bucket) for bucket in self.buckets)
             seconds = time.monotonic() - self.started
             if done > self.before:
-                left = seconds / (done - self.before) * (self.total - done)
-                say(f"score: {done} of {self.total} buckets · {left:.0f} s left")
+                left = seconds / (done - self.before) * (len(self.buckets) - done)
+                say(f"score: {done} of {len(self.buckets)} buckets · {left:.0f} s left")
 
 
 STAGE = Stage(
     name="score",
     does="top-N lists for every user",
     run=score,
-    sections=("split", "features", "candidates", "cold", "rules", "diversity", "score"),
+    sections=("split", "features", "candidates", "cold", "rules", "diversity", "score", "experiment"),
     inputs=(
         "histories",
         "item_stats",

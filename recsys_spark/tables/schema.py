@@ -179,6 +179,7 @@ _ALL = [
         "retrieval_version string, ranker_version string",
         ("user_id", "rank"),
         "the published lists; a version is the content hash of the model's run",
+        optional=("arm string",),
     ),
     TableSpec(
         "user_metrics",

@@ -11,10 +11,14 @@ import pytest
 from harness import Edit, Night, copied, plant, rows
 from safetensors.numpy import load_file, save_file
 
+from recsys_spark.arms import in_arm_b
 from recsys_spark.config import Settings, load_settings
+from recsys_spark.config.experiment import Experiment
 from recsys_spark.errors import RecsysError
+from recsys_spark.operating.arms import told, users_by_arm
 from recsys_spark.operating.compare import find_run, side_by_side
 from recsys_spark.pipeline import run_stages
+from recsys_spark.reporting.show import show_user
 from recsys_spark.tables import Manifest, TableStore
 
 if TYPE_CHECKING:
@@ -150,6 +154,73 @@ def test_a_held_night_shows_fresh_lists_by_the_champion(
     assert not unknown & set(shown[shown["source"] == "personal"]["item_id"])
     again = run_stages(spark, settings, good.dt, ["gate", "score", "publish"])
     assert again["top_n"].run_id == lists.run_id
+
+
+def test_a_test_of_two_models_gives_each_arm_its_own(
+    night: tuple[Settings, TableStore], good: Night, before: Night, spark: SparkSession, tmp_path: Path
+) -> None:
+    settings, store = night
+    plant(store, "retrieval_model", good.dt, vectors(np.log(6), 0.7), "good")
+    plain = run_stages(spark, settings, good.dt, ["gate", "score", "publish"])["top_n"]
+    all_by_tonight = rows(store, "top_n", good.dt)
+    assert "arm" not in all_by_tonight
+
+    changed = settings.model_copy(update={"experiment": Experiment(name="winter", share=0.4)})
+    written = run_stages(spark, changed, good.dt, ["gate", "score", "publish"])
+    lists = written["top_n"]
+    both = rows(store, "top_n", good.dt)
+    users = sorted(set(both["user_id"]))
+    wanted = {user: "ab"[int(each)] for user, each in zip(users, in_arm_b(users, "winter", 0.4), strict=True)}
+    assert both.groupby("user_id")["arm"].first().to_dict() == wanted
+    assert 0 < sum(arm == "b" for arm in wanted.values()) < len(wanted)
+    versions = both.groupby("arm")["retrieval_version"].unique().map(list).to_dict()
+    champion = store.manifest("retrieval_model", before.dt, "planted-champion")
+    assert versions == {"a": [champion.content_hash], "b": [store.need("retrieval_model", good.dt).content_hash]}
+    assert lists.extra["models"]["retrieval_model"]["run_id"] == "planted-champion"  # tomorrow's arm a is today's
+    assert set(lists.extra["arms"]) == {"a", "b"}
+    assert (both.groupby("user_id").size() == settings.score.n).all()
+
+    # arm b has the lists that everybody would have without a test; arm a those of a night by the champion alone
+    key = ["user_id", "rank", "item_id", "score", "reason"]
+    arm_b = both[both["arm"] == "b"]
+    mine = all_by_tonight[all_by_tonight["user_id"].isin(arm_b["user_id"])]
+    assert sorted(map(tuple, arm_b[key].to_numpy())) == sorted(map(tuple, mine[key].to_numpy()))
+    assert run_stages(spark, changed, good.dt, ["gate", "score", "publish"])["top_n"].run_id == lists.run_id
+    again = run_stages(spark, changed, good.dt, ["score"], force=True)["top_n"]
+    assert again.content_hash == lists.content_hash != plain.content_hash
+
+    assert f"List of {good.dt}, arm b" in show_user(spark, store, arm_b["user_id"].iloc[0], good.dt)
+    arms = users_by_arm(store, lists)
+    assert arms == wanted
+    assert "champion" in told(lists, arms, 0.4)[0]
+    with pytest.raises(RecsysError, match="of no test"):
+        users_by_arm(store, plain)
+
+
+def test_a_model_that_is_held_is_in_no_test(
+    night: tuple[Settings, TableStore], good: Night, spark: SparkSession
+) -> None:
+    settings, store = night
+    changed = settings.model_copy(update={"experiment": Experiment(name="winter")})
+    plant(store, "retrieval_model", good.dt, vectors(0.0, 0.0), "bad")
+    run_stages(spark, changed, good.dt, ["gate", "score", "publish"])
+    shown = rows(store, "top_n", good.dt)
+    assert shown["arm"].isna().all()
+    assert shown["retrieval_version"].nunique() == 1
+    with pytest.raises(RecsysError, match="of no test"):
+        users_by_arm(store, store.need("top_n", good.dt))
+
+
+def test_the_first_night_of_a_test_has_no_champion(
+    night: tuple[Settings, TableStore], good: Night, spark: SparkSession
+) -> None:
+    settings, store = night
+    store.storage.delete_folder(f"top_n/dt={store.days('top_n')[0]}")
+    changed = settings.model_copy(update={"experiment": Experiment(name="winter")})
+    plant(store, "retrieval_model", good.dt, vectors(np.log(6), 0.8), "good")
+    lists = run_stages(spark, changed, good.dt, ["gate", "score", "publish"])["top_n"]
+    assert rows(store, "top_n", good.dt)["arm"].isna().all()
+    assert lists.extra["models"]["retrieval_model"]["run_id"] == "planted-good"
 
 
 def test_a_bad_model_without_a_champion(night: tuple[Settings, TableStore], good: Night, spark: SparkSession) -> None:

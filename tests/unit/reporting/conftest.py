@@ -43,7 +43,7 @@ def work(spark: SparkSession, night: TableStore, tiny_settings: Callable[..., Se
     """Make the stage's ``Work``: ``work(without=["metrics"], name="x")``."""
 
     def make(without: tuple[str, ...] = (), store: TableStore = night, **settings: Any) -> Work:
-        wanted = (*STAGE.inputs, *STAGE.unseen, "checks")
+        wanted = (*STAGE.inputs, *STAGE.unseen, "checks", "profiles", "gate", "user_metrics")
         inputs = {name: night.need(name, DT) for name in wanted if name not in without}
         stamp = Stamp(DT, f"report-{tmp_path.name}", "report", "f" * 32, "a" * 16, "0.0.0", {})
         chosen = {"report": {"examples": 3}, **settings}

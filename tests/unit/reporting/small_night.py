@@ -54,6 +54,28 @@ ROWS: dict[str, list[tuple[Any, ...]]] = {
         ("cold", 1, "i1", 1.0, "popular", "popular:1234", "r", "k"),
         ("cold", 2, "i2", 0.5, "popular", "<b>odd", "r", "k"),
     ],
+    "item_stats": [
+        ("final", 2, 9, 6, 3, 3, 1, 1, 1, 1, NOON),
+        ("final", 3, 5, 3, 2, 2, 1, 1, 1, 1, NOON),
+        ("final", 4, 4, 1, 1, 1, 1, 1, 1, 1, NOON),
+        ("test", 5, 999, 999, 9, 9, 9, 9, 9, 9, NOON),
+    ],
+    "profiles": [
+        ("interactions", DT, "", "rows", "", 450.0),
+        ("interactions", "2024-03-09", "", "rows", "", 900.0),
+        ("interactions", DT, "user_id", "distinct", "", 40.0),
+        ("items", DT, "", "rows", "", 4.0),
+    ],
+    "user_metrics": [
+        (model, user, 3 * user, 10, value + 0.01 * (user % 7), value / 2 if user % 2 else None)
+        for model, value in (("tonight", 0.4), ("champion", 0.3), ("popularity", 0.2), ("repeat", 0.25))
+        for user in range(2, 42)
+    ],
+    "gate": [
+        ("champion", "all", 10, 40, 0.43, 0.33, 0.09, 0.11, "ok", "better than the champion"),
+        ("champion", "new <users>", 10, 9, 0.2, 0.4, -0.3, -0.1, "hold", f"worse in a slice {SCRIPT}"),
+        ("popularity", "all", 10, 40, 0.43, 0.23, 0.19, 0.21, "ok", "better than the most popular"),
+    ],
     "checks": [
         ("volume", "interactions", "", "alarm", 0.5, 0.6, "450 rows, 50% of the usual 900"),
         ("new_values", "items", "attribute_<b>", "hold", 0.3, 0.05, f"most of all '{SCRIPT}'"),

@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from small_night import CURVES, DT, METRICS, MODELS, ROWS, SCRIPT, WorkFactory
 
 from recsys_spark.reporting import words
 from recsys_spark.reporting.figures import figures
+from recsys_spark.reporting.night import night_facts
 from recsys_spark.reporting.plots import curve_plots
+from recsys_spark.reporting.popularity import bias_of
 from recsys_spark.reporting.report import STAGE, context, render, write_report
+from recsys_spark.reporting.trend import nights, small_multiples
+from recsys_spark.resampling import intervals
 from recsys_spark.rules import RULES
 from recsys_spark.tables import TableStore
 
-VOID = {"meta", "br", "path", "use", "rect", "line"}
+VOID = {"meta", "br", "path", "use", "rect", "line", "circle", "polyline"}
 
 
 class Page(HTMLParser):
@@ -60,7 +67,8 @@ def test_checks_are_on_the_page_the_worst_first(work: WorkFactory) -> None:
         assert name in page.text
         assert says.split("'")[0] in page.text
     assert "These lists are not shown" not in page.text
-    assert html.index("most of all") < html.index("450 rows") < html.index("1.0 hours older")
+    section = html[html.index('id="checks"') :]
+    assert section.index("most of all") < section.index("450 rows") < section.index("1.0 hours older")
     assert "<script>" not in html.lower()
     html, page = page_of(work, without=("checks",))
     assert 'id="checks"' not in html
@@ -95,7 +103,8 @@ def test_hostile_names_stay_text(work: WorkFactory) -> None:
     assert {"script", "img", "b>odd", "link", "iframe"}.isdisjoint(page.tags)
     assert "\x1b" not in html
     assert "\u202e" not in html
-    assert all(link.startswith("#") for link in page.links), "the page needs nothing beside itself"
+    outward = [link for link in page.links if not link.startswith("#")]
+    assert outward == ["../../../_reports/index.html"], "the page needs nothing beside itself; this is a way to go on"
 
 
 def test_lists_are_told_in_words(work: WorkFactory) -> None:
@@ -135,7 +144,7 @@ def test_a_missing_part_leaves_a_whole_page(work: WorkFactory, without: tuple[st
     html, page = page_of(work, without=without)
     assert "What came in" in page.text
     assert ("No figures yet" in page.text) == ("metrics" in without)
-    assert ("<svg" in html) == ("ranker" not in without)
+    assert ("Training loss" in html) == ("ranker" not in without)
 
 
 def test_missing_and_torn_side_files(work: WorkFactory, night: TableStore, tmp_path: Path) -> None:
@@ -146,7 +155,7 @@ def test_missing_and_torn_side_files(work: WorkFactory, night: TableStore, tmp_p
     store.storage.delete_folder("_stages")
     html, page = page_of(work, store=store)
     assert "No notes of the stages" in page.text
-    assert html.count("<svg") == 2
+    assert html.count("Training loss") == 2  # as a title, and for those who do not see the drawing
 
 
 def test_the_stage_writes_one_sealed_file(work: WorkFactory, night: TableStore, tmp_path: Path) -> None:
@@ -156,6 +165,89 @@ def test_the_stage_writes_one_sealed_file(work: WorkFactory, night: TableStore, 
     assert [each.name for each in manifest.files] == ["report.html"]
     assert (copy / manifest.folder / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert STAGE.outputs == ("report",)
+
+
+# ---------------------------------------------------------------- intervals, popularity, drift, the index's facts
+def test_figures_have_intervals_and_slices(work: WorkFactory) -> None:
+    html, page = page_of(work)
+    values = 0.4 + 0.01 * (np.arange(2, 42) % 7)
+    low, high = intervals(values[:, None], 0.95, 1000, 1)[0]
+    assert f"tonight's model {values.mean():.4f}, {low:.4f} to {high:.4f}" in unescape(html)
+    for shown in ("the same 40 users", "tail items only 20 users", "more events 35 users"):
+        assert shown in page.text
+    assert "-0.2000, -0.3000 to -0.1000" in html
+    found = context(work())["quality"]
+    assert [part.users for part in found.parts] == [40, 35, 5, 20]  # nobody has few events
+    assert found.models == ["tonight's model", "the champion", "own items", "most popular"]
+
+
+def test_the_lists_lean_to_what_is_popular(work: WorkFactory) -> None:
+    found = context(work())["bias"]
+    # rows: i1 twice (6 recent events), i2 twice (3), i3 once (1), i4 once (none; another cut's events do not count)
+    assert found.mean_of_rows == pytest.approx((6 + 6 + 3 + 3 + 1 + 0) / 6)
+    assert found.mean_of_events == pytest.approx((36 + 9 + 1) / 10)
+    assert found.new_rows == pytest.approx(1 / 6)
+    assert sum(group.of_events for group in found.groups) == pytest.approx(1)
+    assert sum(group.of_rows for group in found.groups) == pytest.approx(5 / 6)
+    assert context(work(without=("item_stats",)))["bias"] is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bias_is_that_of_the_items_one_by_one(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    events, shown = draw.permutation(np.arange(100)), draw.integers(0, 9, 100)
+    found = bias_of(events, shown, np.ones(100, np.int64), 0.8)
+    assert found is not None
+    order = np.argsort(-events)[:99]  # one has no event
+    share = np.repeat(shown[order] / 10, 10).reshape(10, 99).sum(axis=1) / shown.sum()  # tenths of items, ten by ten
+    assert [group.of_rows for group in found.groups] == pytest.approx(share)
+    head = np.searchsorted(np.cumsum(events[order]), 0.8 * events.sum()) + 1
+    assert found.tail_of_events == pytest.approx(0.2)
+    assert found.tail_of_rows == pytest.approx(1 - shown[order[:head]].sum() / shown.sum(), abs=0.03)
+    pairs = np.abs(shown[:, None] - shown[None, :]).sum()
+    assert found.gini_of_rows == pytest.approx(pairs / (2 * 100 * shown.sum()))
+    kinds, counts = np.unique(np.stack([events // 10, shown], axis=1), axis=0, return_counts=True)
+    grouped = bias_of(kinds[:, 0], kinds[:, 1], counts, 0.8)
+    alone = bias_of(events // 10, shown, np.ones(100, np.int64), 0.8)
+    assert grouped == alone
+
+
+def test_bias_of_nothing() -> None:
+    none, some = np.zeros(1, np.int64), np.ones(1, np.int64)
+    assert bias_of(none, some, some, 0.8) is None
+    assert bias_of(some, none, some, 0.8) is None
+    one = bias_of(some, some, some, 0.8)
+    assert one is not None
+    assert sum(group.of_rows for group in one.groups) == pytest.approx(1)
+
+
+def test_checks_are_drawn_from_night_to_night(work: WorkFactory, night: TableStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(night.storage.path(), copy)
+    store = TableStore(str(copy))
+    shutil.copytree(copy / "checks" / f"dt={DT}", copy / "checks" / "dt=2024-03-08")
+    given = work(store=store)
+    drawn = small_multiples(given)
+    assert [each.failed for each in drawn] == [True, True, False]
+    assert drawn[-1].name == "freshness"
+    assert "no value, 1.000, no value, 1.000; limit 24.000" in drawn[-1].svg
+    store.storage.write_bytes("checks/dt=2024-03-07/_current.json", b"{")
+    assert len(nights(store, given.settings, DT)) == 1
+    html, page = page_of(work, store=store)
+    assert "Events and users of each of the last days" in page.text
+    assert html.count('class="spark"') == 3
+
+
+def test_what_the_index_keeps(work: WorkFactory) -> None:
+    given = work()
+    facts = night_facts(context(given), given.inputs)
+    assert facts["top_n"] == given.inputs["top_n"].run_id
+    assert (facts["read"], facts["kept"], facts["dropped"]) == (1_244, 1_234, {"duplicate": 3, "null_key": 7})
+    assert facts["events_of_day"] == 450
+    assert facts["peak_mib"] == 9_876
+    assert facts["gate_ndcg"]["tonight"][0] == pytest.approx(0.43, abs=0.001)
+    assert [row["level"] for row in facts["failed"]] == ["hold", "hold", "alarm"]
+    assert json.loads(json.dumps(facts)) == facts
 
 
 # ---------------------------------------------------------------- figures and plots

@@ -13,7 +13,7 @@ from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.lists import SCHEMA, SOURCES, WRITING, Lists, Names, best, fill, reasons_of, to_arrow
+from recsys_spark.scoring.lists import SCHEMA, SOURCES, Lists, Names, best, fill, reasons_of, to_arrow, writing
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
@@ -83,7 +83,7 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
         to_arrow(lists[1:], people.part(2, 3), names, VERSIONS),
     ]
     assert content == sum(part for _, part in parts)
-    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA, **WRITING) as writer:
+    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA, **writing(SCHEMA)) as writer:
         writer.write_table(table)
         writer.write_table(table.slice(2))
     back = pq.ParquetFile(tmp_path / "x.parquet")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from recsys_spark.arms import A, B, in_arm_b
 from recsys_spark.config import Settings
-from recsys_spark.scoring.promises import Promised, item_problems, place_problems, shape_problems
+from recsys_spark.config.experiment import Experiment
+from recsys_spark.scoring.promises import Promised, arm_problems, item_problems, place_problems, shape_problems
 from recsys_spark.tables.layout import small_frame
 
 if TYPE_CHECKING:
@@ -50,6 +52,28 @@ def test_a_broken_promise_is_named(spark: SparkSession, rows: list[Any], problem
 def test_scores_may_rise_where_not_they_alone_decide(spark: SparkSession) -> None:
     rising = small_frame(spark, [("a", 1, "x", 0.3), ("a", 2, "y", 0.4)], ROWS)
     assert not any(shape_problems(rising, 2, 1, in_order=False).values())
+
+
+# ---------------------------------------------------------------- arms of a test
+def test_arms_are_those_of_the_ids_and_have_their_models(spark: SparkSession) -> None:
+    test = Experiment(name="t", share=0.5)
+    users = [f"u{number}" for number in range(40)]
+    arms = [B if each else A for each in in_arm_b(users, "t", 0.5)]
+    versions = {A: ("r1", "k1"), B: ("r2", "k2")}
+    good = [(user, arm, *versions[arm]) for user, arm in zip(users, arms, strict=True)]
+
+    def broken(rows: list[Any], versions: dict[str, tuple[str, str]] = versions, test: Experiment = test) -> list[int]:
+        frame = small_frame(spark, rows, "user_id string, arm string, retrieval_version string, ranker_version string")
+        return list(arm_problems(frame, test, versions).values())
+
+    assert broken(good) == [0, 0]
+    swapped = {A: B, B: A}
+    assert broken([(user, swapped[arm], *versions[swapped[arm]]) for user, arm, *_ in good[:7]]) == [7, 0]
+    assert broken([*good[1:], (users[0], arms[0], "r1", "k2")]) == [0, 1]
+    assert broken([*good[1:], (users[0], None, "r1", "k1")]) == [1, 1]
+    assert broken(good, {}) == [40]
+    assert broken([(user, None, "r1", "k1") for user in users], {}) == [0]
+    assert broken(good, test=Experiment()) == []
 
 
 # ---------------------------------------------------------------- items, and rules
