@@ -148,8 +148,8 @@ def trend_plot(
         if from_zero:
             axes.set_ylim(0, 1.08 * max((y for y in known if y), default=1.0))
         axes.grid(axis="y", color=FAINT, linewidth=1)
-        if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=10)
+        if len(lines) > 1:  # above the lines, which are wherever they are
+            axes.legend(frameon=False, fontsize=10, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderpad=0.2)
     return made.svg
 
 

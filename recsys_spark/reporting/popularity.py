@@ -88,11 +88,10 @@ def bias_of(events: LongArray, shown: LongArray, items: LongArray, head_share: f
     if not all_events or not all_rows:
         return None
     negative, place = np.unique(-events, return_inverse=True)  # kinds of equal popularity, the most popular first
-    count, rows = (np.bincount(place, weights=values).round() for values in (items, shown * items))
     there = negative < 0
-    absent = float(rows[~there].sum())
-    total: DoubleArray = -negative[there].astype(np.float64) * count[there]
-    count, rows = count[there], rows[there]
+    counts, shown_rows = (np.bincount(place, weights=values).astype(np.float64) for values in (items, shown * items))
+    count, rows, absent = counts[there], shown_rows[there], float(shown_rows[~there].sum())
+    total: DoubleArray = -negative[there].astype(np.float64) * count
     bounds = np.linspace(0, count.sum(), GROUPS + 1)
     of_events, of_rows = (_between(count, part, bounds) for part in (total, rows))
     head = float(np.interp(head_share * all_events, np.append(0, np.cumsum(total)), np.append(0, count.cumsum())))

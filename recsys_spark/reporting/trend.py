@@ -118,7 +118,7 @@ def _small(key: Key, row: dict[str, Any], rows: list[dict[str, Any] | None]) -> 
     place = clean(f"{source}, {column.removeprefix('attribute_')}" if column else source, 60)
     shown = f"{kind.strip()} {row['value']:.3f}".strip()
     known = ", ".join("no value" if value is None else f"{value:.3f}" for value in values)
-    label = f"{name} {kind.strip()} of {place}, by night, tonight last: {known}; limit {row['limit']:.3f}"
+    label = f"{f'{name} {kind}'.strip()} of {place}, by night, tonight last: {known}; limit {row['limit']:.3f}"
     value = f"{shown}, limit {row['limit']:.3f}"
     svg = spark(values, row["limit"], failed, label)
     return Small(name.replace("_", " "), place, value, row["level"] != "ok", svg)

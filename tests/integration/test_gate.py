@@ -89,6 +89,18 @@ def judged(spark: SparkSession, settings: Settings, dt: str, *stages: str) -> Ma
     return run_stages(spark, settings, dt, ["gate", *stages])["gate"]
 
 
+def plant_both(store: TableStore, dt: str, edit: Edit) -> Manifest:
+    """A changed retrieval model, and the ranker as if it had been trained on that."""
+    model = plant(store, "retrieval_model", dt, edit, "good")
+
+    def bound(store: TableStore, dt: str, folder: Path) -> None:
+        spec = json.loads((folder / "spec.json").read_text())
+        (folder / "spec.json").write_text(json.dumps({**spec, "retrieval_version": model.content_hash}))
+
+    plant(store, "ranker", dt, bound, "good")
+    return model
+
+
 BAD: dict[str, tuple[str, Edit]] = {
     "popularity only": ("retrieval_model", vectors(0.0, 0.8)),
     "constant": ("retrieval_model", vectors(0.0, 0.0)),
@@ -160,7 +172,7 @@ def test_a_test_of_two_models_gives_each_arm_its_own(
     night: tuple[Settings, TableStore], good: Night, before: Night, spark: SparkSession, tmp_path: Path
 ) -> None:
     settings, store = night
-    plant(store, "retrieval_model", good.dt, vectors(np.log(6), 0.7), "good")
+    tonight = plant_both(store, good.dt, vectors(np.log(6), 0.7))
     plain = run_stages(spark, settings, good.dt, ["gate", "score", "publish"])["top_n"]
     all_by_tonight = rows(store, "top_n", good.dt)
     assert "arm" not in all_by_tonight
@@ -175,7 +187,7 @@ def test_a_test_of_two_models_gives_each_arm_its_own(
     assert 0 < sum(arm == "b" for arm in wanted.values()) < len(wanted)
     versions = both.groupby("arm")["retrieval_version"].unique().map(list).to_dict()
     champion = store.manifest("retrieval_model", before.dt, "planted-champion")
-    assert versions == {"a": [champion.content_hash], "b": [store.need("retrieval_model", good.dt).content_hash]}
+    assert versions == {"a": [champion.content_hash], "b": [tonight.content_hash]}
     assert lists.extra["models"]["retrieval_model"]["run_id"] == "planted-champion"  # tomorrow's arm a is today's
     assert set(lists.extra["arms"]) == {"a", "b"}
     assert (both.groupby("user_id").size() == settings.score.n).all()
@@ -217,7 +229,7 @@ def test_the_first_night_of_a_test_has_no_champion(
     settings, store = night
     store.storage.delete_folder(f"top_n/dt={store.days('top_n')[0]}")
     changed = settings.model_copy(update={"experiment": Experiment(name="winter")})
-    plant(store, "retrieval_model", good.dt, vectors(np.log(6), 0.8), "good")
+    plant_both(store, good.dt, vectors(np.log(6), 0.8))
     lists = run_stages(spark, changed, good.dt, ["gate", "score", "publish"])["top_n"]
     assert rows(store, "top_n", good.dt)["arm"].isna().all()
     assert lists.extra["models"]["retrieval_model"]["run_id"] == "planted-good"

