@@ -10,7 +10,9 @@ lists. So the page is right after a back-fill, a roll-back, a held night or dele
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from recsys_spark.errors import RecsysError
@@ -28,6 +30,7 @@ TEMPLATE = "index.html.j2"
 PAGE = "report.html"
 DRAWN, ROWS = 90, 60  # newest nights of the trends, and those that are not folded away
 _OUTCOMES = "_outcomes"
+_READERS = 16  # a night is a handful of small files, which an object store gives slowly, and many at once
 
 T = TypeVar("T")
 GOOD, BAD = "good", "bad"
@@ -93,7 +96,8 @@ def read_nights(store: TableStore) -> list[Night]:
         *(name.removeprefix("dt=").removesuffix(".json") for name in storage.names(kept, "file")),
         *store.days("report"),
     }
-    return [_night(store, dt) for dt in sorted(named, reverse=True)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(partial(_night, store), sorted(named, reverse=True)))
 
 
 def render_index(nights: list[Night], name: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from harness import PROJECT, Night, execute
 
 from recsys_spark.reporting.index import INDEX
+from recsys_spark.reporting.report import INDEX_LINK
 from recsys_spark.tables import TableStore
 
 pytestmark = pytest.mark.integration
@@ -75,6 +76,13 @@ def test_everybody_can_read_it(page: dict[str, Any]) -> None:
     assert page["nameless"] == 0
     assert page["least_text"] >= 8
     assert page["cut"] == []
+
+
+def test_a_page_leads_to_the_index_and_back(local_root: Night) -> None:
+    store = TableStore(str(local_root.root))
+    folder = local_root.root / store.need("report", local_root.dt).folder
+    assert (folder / INDEX_LINK).resolve() == (local_root.root / INDEX).resolve()
+    assert f"../{store.need('report', local_root.dt).folder}/report.html" in (local_root.root / INDEX).read_text()
 
 
 def test_pictures_are_kept(seen: list[dict[str, Any]]) -> None:
