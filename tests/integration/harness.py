@@ -114,6 +114,13 @@ def recsys(*words: str | Path, timeout: float = 600) -> Finished:
     return execute([BIN / "recsys-spark", *words], timeout)
 
 
+def run_night(config: Path, root: Path, dt: str) -> Night:
+    """Run a whole night, which must end well."""
+    run = recsys("run", "--config", config, "--date", dt)
+    assert run.code == 0, run
+    return Night(config, root, dt, run)
+
+
 def complaint(finished: Finished) -> str:
     """The one line that a refused command says; fails where it is not one, or the exit code is not 2."""
     lines = [line for line in finished.err.splitlines() if line.startswith("recsys-spark:")]
