@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Night, copied, run_night
+from harness import Night, copied, java_archive, run_night
 from raw_log import YESTERDAY, RawLog
 
 
@@ -19,10 +20,13 @@ def raw(tiny_log: Any, tmp_path_factory: pytest.TempPathFactory) -> RawLog:
 
 
 @pytest.fixture(scope="session")
-def yesterday(raw: RawLog, tmp_path_factory: pytest.TempPathFactory) -> Night:
+def yesterday(raw: RawLog, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     """A root on which one night was done: all other roots begin as copies of it."""
     folder = tmp_path_factory.mktemp("yesterday")
-    return run_night(raw.write_settings(folder), folder / "tables", YESTERDAY)
+    with java_archive(folder / "java.jsa") as use:
+        night = run_night(raw.write_settings(folder), folder / "tables", YESTERDAY)
+        use()
+        yield night
 
 
 @pytest.fixture(scope="session")

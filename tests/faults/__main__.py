@@ -1,0 +1,142 @@
+"""The whole schedule of faults on a tiny log: ``make test-faults``, about an hour on two cores.
+
+    FAULTS_SEED=1 make test-faults          another schedule
+    FAULTS_KILLS=50 make test-faults        the first kills of it
+    FAULTS_ONLY=17 make test-faults         one kill alone, or some: 17,40
+
+Ends with one line of JSON; exit code 1 where something did not hold. Logs stay where it says then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import psutil
+from harness import settings_beside
+from standalone import standalone_cluster
+
+from faults.night import Estimates
+from faults.rounds import World, judge, made_world, play
+from faults.scenarios import SCENARIOS
+from faults.schedule import CLUSTER, Kill, schedule
+from faults.starts import Drivers, Followed, followed
+from faults.verdict import Figures
+
+SEED = 20240310
+KILLS = 210
+AGAIN = 3  # times that missed kills are played again
+
+Start = Callable[[Path], Followed]
+
+
+class Progress:
+    """Prints lines with the time since the start and the time left."""
+
+    def __init__(self, kills: int) -> None:
+        self.began, self.kills, self.done = time.monotonic(), kills, 0
+
+    def tell(self, line: str) -> None:
+        """Print a line; a kill counts."""
+        self.done += line.startswith("struck")
+        seconds = time.monotonic() - self.began
+        left = f" · {seconds / self.done * (self.kills - self.done) / 60:.0f} min left" if self.done else ""
+        print(f"[{seconds:6.0f} s] {self.done}/{self.kills}{left} · {line}", flush=True)
+
+
+def main() -> int:
+    """Play it all."""
+    seed, number = int(os.environ.get("FAULTS_SEED", SEED)), int(os.environ.get("FAULTS_KILLS", KILLS))
+    only = [int(word) for word in os.environ.get("FAULTS_ONLY", "").replace(",", " ").split()]
+    kills = [kill for kill in schedule(seed, max([number, *only])) if not only or kill.number in only]
+    folder = Path(tempfile.mkdtemp(prefix="recsys_faults_"))
+    progress = Progress(len(kills))
+    progress.tell(f"seed {seed}, {len(kills)} kills, logs in {folder}")
+    figures = Figures(seed=seed)
+    with made_world(folder, progress.tell) as world:
+        _kill(world, kills, figures, progress.tell)
+        if not only:
+            _other_faults(world, figures, progress.tell)
+    for line in figures.failed:
+        print(f"FAILED {line}")
+    if not figures.failed:
+        shutil.rmtree(folder)
+    print(json.dumps(figures.line()))
+    return 1 if figures.failed else 0
+
+
+def _kill(world: World, kills: list[Kill], figures: Figures, tell: Callable[[str], None]) -> None:
+    estimates = {CLUSTER: Estimates(world.seconds()), "local": Estimates(world.seconds())}
+    for where, mine in groupby(sorted(kills, key=lambda kill: kill.where != "local"), lambda kill: kill.where):
+        with _starting(world, where) as (start, also):
+            waiting = list(mine)
+            for attempt in range(1 + AGAIN):
+                rounds = [list(each) for _, each in groupby(waiting, lambda kill: kill.round)]
+                waiting = []
+                for each in rounds if attempt == 0 else _merged(rounds):
+                    name = f"{where}-{each[0].round}-{attempt}"
+                    changes = {"launch": {"launcher": "spark", "ranks": 2}} if where == CLUSTER else {}
+                    played = play(world, name, each, start, estimates[where], tell, also, figures.seed, **changes)
+                    found = judge(world, played, figures)
+                    numbers = ", ".join(str(struck.kill.number) for struck in played.night.struck)
+                    figures.failed += [f"round {name} (kills {numbers}): {line}" for line in found]
+                    tell(f"round {name}: {'; '.join(found) or 'all holds'}; {played.reader.reads} reads")
+                    waiting += [kill for kill, _ in played.night.missed]
+            figures.failed += [f"never struck: {kill}" for kill in waiting]
+
+
+def _merged(rounds: list[list[Kill]]) -> list[list[Kill]]:
+    """One round of what several have missed, in the order of the stages."""
+    from harness import STAGES
+
+    every = [kill for each in rounds for kill in each]
+    return [sorted(every, key=lambda kill: (STAGES.index(kill.stage), kill.moment))] if every else []
+
+
+@contextmanager
+def _starting(world: World, where: str) -> Iterator[tuple[Start, tuple[psutil.Process, ...]]]:
+    """How nights are started, and the daemons below which there are victims too."""
+    logs = world.folder / f"logs-{where}"
+    logs.mkdir()
+    if where == CLUSTER:
+        with standalone_cluster(world.folder / "cluster") as cluster:
+            count = iter(range(1, 1_000))
+
+            def submit(config: Path) -> Followed:
+                words = cluster.command("run", "--config", config, "--date", world.undisturbed.dt)
+                log = logs / f"driver-{next(count)}.log"
+                return followed(words, log, cluster.folder, **cluster.variables(cluster.python))
+
+            yield submit, tuple(cluster.daemons)
+        return
+    # as on a cluster, a task is tried four times
+    session = settings_beside(world.before, world.folder / "session", spark={"master": "local[2,4]"})
+    drivers = Drivers(session, logs)
+    try:
+        yield lambda config: drivers.start("run", "--config", str(config), "--date", world.undisturbed.dt), ()
+    finally:
+        drivers.close()
+
+
+def _other_faults(world: World, figures: Figures, tell: Callable[[str], None]) -> None:
+    for name, scenario in SCENARIOS.items():
+        began = time.monotonic()
+        try:
+            says = scenario(world, figures.seed)
+        except AssertionError as error:
+            says = None
+            figures.failed.append(f"{name}: {str(error)[:2000]}")
+        figures.scenarios += says is not None
+        tell(f"{name}: {says or 'FAILED'} ({time.monotonic() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
