@@ -9,6 +9,7 @@ from itertools import count, islice
 
 from harness import STAGES
 
+SEED, KILLS = 20240310, 210
 LOCAL, CLUSTER = "local", "cluster"
 TASKS = ("featurize", "candidates", "evaluate", "gate", "score")  # stages with tasks in Python workers
 JAVA = ("clean", "featurize", "train-ranker", "gate", "publish")
