@@ -2,7 +2,7 @@
 
     FAULTS_SEED=1 make test-faults          another schedule
     FAULTS_KILLS=50 make test-faults        the first kills of it
-    FAULTS_ONLY=17 make test-faults         one kill alone, or some: 17,40
+    FAULTS_ONLY=17 make test-faults         one kill alone, or some: 17,40; or other faults by name: disk_full
 
 Ends with one line of JSON; exit code 1 where something did not hold. Logs stay where it says then.
 """
@@ -57,16 +57,17 @@ def main() -> int:
     if inside is not None:
         os.execvpe(inside[0], inside, {**os.environ, "FAULTS_INSIDE": "1"})
     seed, number = int(os.environ.get("FAULTS_SEED", SEED)), int(os.environ.get("FAULTS_KILLS", KILLS))
-    only = [int(word) for word in os.environ.get("FAULTS_ONLY", "").replace(",", " ").split()]
-    kills = [kill for kill in schedule(seed, max([number, *only])) if not only or kill.number in only]
+    only = os.environ.get("FAULTS_ONLY", "").replace(",", " ").split()
+    numbers = [int(word) for word in only if word.isdigit()]
+    kills = [kill for kill in schedule(seed, max([number, *numbers])) if not only or kill.number in numbers]
+    names = [name for name in SCENARIOS if not only or name in only]
     folder = Path(tempfile.mkdtemp(prefix="recsys_faults_"))
     progress = Progress(len(kills))
     progress.tell(f"seed {seed}, {len(kills)} kills, logs in {folder}")
     figures = Figures(seed=seed)
     with made_world(folder, progress.tell) as world:
         _kill(world, kills, figures, progress.tell)
-        if not only:
-            _other_faults(world, figures, progress.tell)
+        _other_faults(world, names, figures, progress.tell)
     for line in figures.failed:
         print(f"FAILED {line}")
     if not figures.failed:
@@ -128,14 +129,14 @@ def _starting(world: World, where: str) -> Iterator[tuple[Start, tuple[psutil.Pr
         drivers.close()
 
 
-def _other_faults(world: World, figures: Figures, tell: Callable[[str], None]) -> None:
-    for name, scenario in SCENARIOS.items():
+def _other_faults(world: World, names: list[str], figures: Figures, tell: Callable[[str], None]) -> None:
+    for name in names:
         began = time.monotonic()
         if name in NEED_MOUNTS and not harm.may_mount():
             tell(f"{name}: skipped, this user may mount nothing (neither root nor 'unshare -rm')")
             continue
         try:
-            says = scenario(world, figures.seed)
+            says = SCENARIOS[name](world, figures.seed)
         except AssertionError as error:
             says = None
             figures.failed.append(f"{name}: {str(error)[:2000]}")

@@ -310,14 +310,15 @@ def wrong_clock(world: World, seed: int) -> str:
     return line
 
 
-SCENARIOS: dict[str, Callable[[World, int], str]] = {
-    "two runs of one day at once": two_at_once,
-    "a run that was stopped and overtaken": overtaken,
-    "stale lock": stale_lock,
-    "clock two hours off": wrong_clock,
-    "torn pointer, manifest and Parquet": torn_tables,
-    "torn checkpoint": torn_checkpoints,
-    "disk full": disk_full,
-    "read-only root": read_only_root,
-}
-NEED_MOUNTS = ("disk full", "read-only root")
+_ALL = (
+    two_at_once,
+    overtaken,
+    stale_lock,
+    wrong_clock,
+    torn_tables,
+    torn_checkpoints,
+    disk_full,
+    read_only_root,
+)
+SCENARIOS: dict[str, Callable[[World, int], str]] = {each.__name__: each for each in _ALL}
+NEED_MOUNTS = ("disk_full", "read_only_root")
