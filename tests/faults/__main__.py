@@ -42,12 +42,15 @@ class Progress:
 
     def __init__(self, kills: int) -> None:
         self.began, self.kills, self.done = time.monotonic(), kills, 0
+        self.first = 0.0  # seconds before the first kill
 
     def tell(self, line: str) -> None:
         """Print a line; a kill counts."""
-        self.done += line.startswith("struck")
         seconds = time.monotonic() - self.began
-        left = f" · {seconds / self.done * (self.kills - self.done) / 60:.0f} min left" if self.done else ""
+        self.done += line.startswith("struck")
+        self.first = self.first if self.done else seconds
+        pace = (seconds - self.first) / max(self.done, 1)
+        left = f" · {pace * (self.kills - self.done) / 60:.0f} min left" if 0 < self.done < self.kills else ""
         print(f"[{seconds:6.0f} s] {self.done}/{self.kills}{left} · {line}", flush=True)
 
 

@@ -120,7 +120,7 @@ class Disturbed:
         """Let the moment come."""
         begun, first = command.begun[kill.stage], command.first == kill.stage
         window = self.estimates.stage(kill.stage, first)
-        if kill.victim in ("rank", "worker"):
+        if kill.victim not in _ALONE:
             sight = self._sight(kill, command)
             window = self.estimates.ranks(kill.stage) if kill.victim == "rank" else begun + window - sight
             begun = sight
@@ -195,9 +195,9 @@ class Disturbed:
             command.stop()
             return -1
         self.estimates.learn(command)
-        killed = code < 0 and kill is not None and kill.victim == "driver"
+        killed = code != 0 and kill is not None and kill.victim == "driver"
         told = lines_with(command.said(), "^recsys-spark: ")
-        if code != 0 and not killed and (code not in (2, 137) or len(told) != 1):
+        if code != 0 and not killed and (code != 2 or len(told) != 1):
             self.troubles.append(f"{kill}: no clear error, exit code {code}, {len(told)} lines; {command.log}")
         return code
 

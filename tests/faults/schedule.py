@@ -65,10 +65,12 @@ def schedule(seed: int, kills: int) -> list[Kill]:
     return list(islice(_rounds(seed), kills))
 
 
-def few(kills: list[Kill], number: int) -> list[Kill]:
-    """So many kills of the first round, spread over its stages."""
+def few(kills: list[Kill], each: int) -> list[Kill]:
+    """So many kills of each kind of victim, from the first round, spread over its stages."""
     first = [kill for kill in kills if kill.round == kills[0].round]
-    return [first[place * len(first) // number] for place in range(number)]
+    kinds = [[kill for kill in first if kill.victim == victim] for victim in sorted({kill.victim for kill in first})]
+    chosen = [kind[place * len(kind) // each] for kind in kinds for place in range(each)]
+    return sorted(chosen, key=lambda kill: kill.number)
 
 
 def _rounds(seed: int) -> Iterator[Kill]:

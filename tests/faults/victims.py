@@ -30,8 +30,9 @@ def _kind(process: psutil.Process) -> str:
         if any("CoarseGrainedExecutorBackend" in word for word in words):
             return "executor"
         return "java" if any("SparkSubmit" in word for word in words) else ""
-    if words[1:3] == ["-m", "pyspark.daemon"]:
-        return "worker"
-    if words[1:3] == ["-m", "recsys_spark.training.worker"] or any("exec_fn" in word for word in words[1:4]):
-        return "rank"
+    if program.startswith("python") and words[1:2] == ["-m"]:
+        if words[2] == "pyspark.daemon":
+            return "worker"
+        if words[2] == "recsys_spark.training.worker" or "exec_fn" in words[2]:  # horovod.spark's
+            return "rank"
     return "driver" if "faults.driver" in words or any(word.endswith("/run.py") for word in words) else ""

@@ -9,14 +9,14 @@ import pytest
 from faults.night import Estimates
 from faults.rounds import Round, World, judge, play
 from faults.scenarios import holder
-from faults.schedule import KILLS, SEED, few, schedule
+from faults.schedule import CLUSTER, KILLS, LOCAL, SEED, few, schedule, victims
 from faults.starts import Drivers
 from faults.verdict import Figures
-from harness import Night, complaint, copied, lines_with, pointers, recsys, settings_beside
+from harness import STAGES, Night, complaint, copied, lines_with, pointers, recsys, settings_beside
 from raw_log import RawLog
 
 pytestmark = pytest.mark.integration
-DOZEN = few(schedule(SEED, KILLS), 12)
+DOZEN = few(schedule(SEED, KILLS), each=3)
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +43,21 @@ def killed(world: World) -> Iterator[Round]:
         drivers.close()
 
 
+def test_the_schedule_is_the_seeds_and_leaves_nothing_out() -> None:
+    kills = schedule(SEED, KILLS)
+    assert kills == schedule(SEED, KILLS) != schedule(SEED + 1, KILLS)
+    assert len(kills) >= 200
+    assert {kill.stage for kill in kills if kill.victim == "driver"} == set(STAGES)
+    assert {(kill.where, kill.stage, kill.victim) for kill in kills} == {
+        (where, *pair) for where in (LOCAL, CLUSTER) for pair in victims(where)
+    }
+    assert len(DOZEN) == 12
+
+
 def test_the_kills_hit(killed: Round) -> None:
     """A stage may be over before its moment comes, on a machine that is faster than it was a minute ago."""
     assert len(killed.night.struck) >= len(DOZEN) * 3 // 4, killed.night.missed
-    assert {each.kill.victim for each in killed.night.struck} >= {"driver", "worker"}
+    assert {each.kill.victim for each in killed.night.struck} == {"driver", "java", "worker", "rank"}
 
 
 def test_nothing_is_lost_torn_or_mixed(killed: Round, world: World) -> None:
