@@ -20,7 +20,7 @@ from recsys_spark.tables.manifest import FileEntry, Manifest, run_folder
 from recsys_spark.tables.pointer import move_pointer, read_pointer
 from recsys_spark.tables.schema import TABLES
 from recsys_spark.tables.storage import Storage
-from recsys_spark.tables.torn import hash_files, lacks_end, other_files
+from recsys_spark.tables.torn import hash_files, lacks_end, noted, other_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -109,16 +109,14 @@ class TableStore:
         return next((each for each in matching if not (self.damage(each) or other_files(self.storage, each))), None)
 
     def damage(self, manifest: Manifest) -> list[str]:
-        """Files of a run that are missing, have another size than its manifest says, or lack their end.
-
-        Files of this size whose end is zeros are what a machine that crashed leaves on a disk of its own.
-        """
+        """Files of a run that are missing, have another size than its manifest says, or are torn; see ``torn``."""
         there = {f"{folder}/{name}": size for folder in manifest.folders for name, size in self.storage.files(folder)}
-        return [
-            entry.name
-            for entry in manifest.files
-            if there.get(manifest.path(entry)) != entry.bytes or lacks_end(self.storage, manifest.path(entry))
-        ]
+        torn = {path for folder in manifest.folders for path in noted(self.storage, folder)}
+
+        def is_whole(path: str, size: int) -> bool:
+            return there.get(path) == size and path not in torn and not lacks_end(self.storage, path)
+
+        return [entry.name for entry in manifest.files if not is_whole(manifest.path(entry), entry.bytes)]
 
     def days(self, table: str) -> list[str]:
         """Days that have a folder, the oldest first."""

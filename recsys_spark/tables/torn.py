@@ -21,8 +21,9 @@ from recsys_spark.tables.storage import Storage
 if TYPE_CHECKING:
     from recsys_spark.tables.store import TableStore
 
+_CHUNK = 1 << 24  # bytes read at a time
 _MAGIC = b"PAR1"
-_ASIDE = "_torn.json"
+_NOTE = "_torn.json"  # in a run's folder: names of its files that cannot be read
 
 
 def lacks_end(storage: Storage, path: str) -> bool:
@@ -37,7 +38,10 @@ def hash_files(storage: Storage, folder: str, files: list[FileEntry]) -> str:
     """Content hash of a table of files."""
     digest = hashlib.sha256()
     for each in files:
-        digest.update(each.name.encode() + b"\0" + storage.read_bytes(f"{folder}/{each.name}"))
+        digest.update(each.name.encode() + b"\0")
+        with storage.fs.open_input_stream(storage.path(f"{folder}/{each.name}")) as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
     return digest.hexdigest()[:32]
 
 
@@ -48,28 +52,37 @@ def other_files(storage: Storage, manifest: Manifest) -> bool:
     return hash_files(storage, manifest.folder, manifest.files) != manifest.content_hash
 
 
-def blame_inputs(store: TableStore, inputs: dict[str, Manifest]) -> None:
-    """After a stage has failed for no known reason: read its inputs, and set a run aside that cannot be read.
+def noted(storage: Storage, folder: str) -> set[str]:
+    """Paths of a run folder's files that a stage could not read."""
+    path = f"{folder}/{_NOTE}"
+    return {f"{folder}/{name}" for name in storage.read_json(path)} if storage.exists(path) else set()
 
-    Without its manifest a run is not complete: the next run of its stage writes a new one.
+
+def blame_inputs(store: TableStore, inputs: dict[str, Manifest]) -> None:
+    """After a stage has failed for no known reason: read its inputs, and note the files that cannot be read.
+
+    ``TableStore.damage`` names them from then on, so that the next run of their stage writes new ones.
 
     Raises
     ------
     RecsysError
-        There is such a run.
+        There are such files.
     """
+    storage = store.storage
     for manifest in inputs.values():
-        torn = [entry.name for entry in manifest.files if _is_torn(store.storage, manifest, entry)]
-        if other_files(store.storage, manifest):
-            torn = [entry.name for entry in manifest.files]
+        if other_files(storage, manifest):
+            torn = list(manifest.files)
+        else:
+            torn = [entry for entry in manifest.files if _is_torn(storage, manifest, entry)]
+        for folder in manifest.folders:
+            names = [entry.name for entry in torn if (entry.folder or manifest.folder) == folder]
+            if names:
+                storage.write_json(f"{folder}/{_NOTE}", names)
         if torn:
-            path = f"{manifest.folder}/_manifest.json"
-            store.storage.write_bytes(f"{manifest.folder}/{_ASIDE}", store.storage.read_bytes(path))
-            store.storage.delete_file(path)
             raise RecsysError(
-                f"{len(torn)} of {len(manifest.files)} files cannot be read, such as {torn[0]}",
-                store.storage.url(manifest.folder),
-                f"The run was set aside. Run again: the stage {manifest.stage} will write a new one.",
+                f"{len(torn)} of {len(manifest.files)} files cannot be read, such as {torn[0].name}",
+                storage.url(manifest.folder),
+                f"That is noted: run the stage {manifest.stage} again (or the night), and it will write a new run.",
             )
 
 

@@ -140,9 +140,9 @@ def _other_faults(world: World, names: list[str], figures: Figures, tell: Callab
             continue
         try:
             says = SCENARIOS[name](world, figures.seed)
-        except AssertionError as error:
+        except Exception as error:  # the others are played all the same
             says = None
-            figures.failed.append(f"{name}: {str(error)[:2000]}")
+            figures.failed.append(f"{name}: {type(error).__name__}: {str(error)[:2000]}; {world.folder}")
         figures.scenarios += says is not None
         tell(f"{name}: {says or 'FAILED'} ({time.monotonic() - began:.0f} s)")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,21 @@ def test_what_is_whole_is_not_blamed(store: TableStore, spark: SparkSession) -> 
 
 
 @pytest.mark.parametrize("table", ["top_n", "ranker"])
-def test_a_run_that_cannot_be_read_is_set_aside(store: TableStore, spark: SparkSession, table: str) -> None:
+def test_files_that_cannot_be_read_are_damage_from_then_on(store: TableStore, spark: SparkSession, table: str) -> None:
     manifest = lists(store, spark) if table == "top_n" else models(store)
-    store.point(manifest)
     spoil(store, manifest, 0.1, 0.6)
-    with pytest.raises(RecsysError, match=rf"1 of 1|2 of 2.*the stage {manifest.stage} will write a new one"):
+    assert store.damage(manifest) == []
+    with pytest.raises(RecsysError, match=r"(1 of 1|2 of 2) files cannot be read, .*run the stage test again"):
         blame_inputs(store, {table: manifest})
-    assert store.runs(table, STAMP.dt) == []
-    with pytest.raises(RecsysError, match="the run is not complete"):
-        store.current(table, STAMP.dt)
+    assert store.damage(manifest) == [each.name for each in manifest.files]
+    assert store.finished(table, STAMP.dt, "f") is None
+
+
+def test_a_file_of_an_earlier_run_is_damage_in_all_runs_that_name_it(store: TableStore, spark: SparkSession) -> None:
+    old = lists(store, spark)
+    files = [replace(each, folder=old.folder) for each in old.files]
+    later = replace(old, run_id="r2", files=files)
+    spoil(store, old, 0.1, 0.6)
+    with pytest.raises(RecsysError, match="cannot be read"):
+        blame_inputs(store, {"top_n": later})
+    assert store.damage(old) == store.damage(later) == [old.files[0].name]
