@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, takewhile
 
 from harness import STAGES
 
@@ -60,23 +60,23 @@ def victims(where: str) -> list[tuple[str, str]]:
     return [*drivers, *workers, *ranks]
 
 
-def schedule(seed: int, kills: int) -> list[Kill]:
-    """Take the first kills of the endless schedule of a seed."""
-    return list(islice(_rounds(seed), kills))
-
-
-def few(kills: list[Kill], each: int) -> list[Kill]:
-    """So many kills of each kind of victim, from the first round, spread over its stages."""
-    first = [kill for kill in kills if kill.round == kills[0].round]
-    kinds = [[kill for kill in first if kill.victim == victim] for victim in sorted({kill.victim for kill in first})]
-    chosen = [kind[place * len(kind) // each] for kind in kinds for place in range(each)]
-    return sorted(chosen, key=lambda kill: kill.number)
-
-
-def _rounds(seed: int) -> Iterator[Kill]:
+def schedule(seed: int) -> Iterator[list[Kill]]:
+    """Rounds of a seed, without end."""
     draw, number = random.Random(seed), count(1)
     for place in count():
         where = CLUSTER if place % CLUSTER_EVERY == CLUSTER_EVERY - 1 else LOCAL
         drawn = [(STAGES.index(stage), draw.random(), stage, victim) for stage, victim in victims(where)]
-        for _, moment, stage, victim in sorted(drawn):
-            yield Kill(next(number), place, where, stage, victim, moment)
+        yield [Kill(next(number), place, where, stage, victim, at) for _, at, stage, victim in sorted(drawn)]
+
+
+def numbered(seed: int, numbers: list[int]) -> list[Kill]:
+    """Kills of a seed by their numbers."""
+    upto = takewhile(lambda kills: kills[0].number <= max(numbers, default=0), schedule(seed))
+    return [kill for kills in upto for kill in kills if kill.number in numbers]
+
+
+def few(kills: list[Kill], each: int) -> list[Kill]:
+    """So many kills of each kind of victim out of a round, spread over its stages."""
+    kinds = [[kill for kill in kills if kill.victim == victim] for victim in sorted({kill.victim for kill in kills})]
+    chosen = [kind[place * len(kind) // each] for kind in kinds for place in range(each)]
+    return sorted(chosen, key=lambda kill: kill.number)
