@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from harness import settings_beside
+from harness import STAGES, settings_beside
 from standalone import standalone_cluster
 
 from faults import harm
@@ -106,7 +106,7 @@ def _kill(
 
 def _alone(seed: int, numbers: list[int]) -> Iterator[list[Kill]]:
     """Kills by their numbers, those of a place together; again, as long as the caller wants more."""
-    kills = numbered(seed, numbers)
+    kills = sorted(numbered(seed, numbers), key=lambda kill: (STAGES.index(kill.stage), kill.moment))
     for _ in range(TRIES):
         for where in (LOCAL, CLUSTER):
             mine = [kill for kill in kills if kill.where == where]
