@@ -76,7 +76,10 @@ class Case:
     def run(self, *more: str, **variables: str) -> tuple[int, str]:
         """Run the night to its end: the exit code, and the one line that it says where it fails."""
         command = self.start(*more, **variables)
-        return command.finish(ENDS_WITHIN), clear(command)
+        try:
+            return command.finish(ENDS_WITHIN), clear(command)
+        finally:
+            command.stop()
 
     def recovers(self, runs: int = 1) -> int:
         """Run the night until it ends well, at most so many times; each other run must say one clear line."""
