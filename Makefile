@@ -55,6 +55,10 @@ test: demo-data setup-airflow ## all tests: unit and integration (PYTEST_ARGS="-
 test-unit: setup ## the tests of single functions
 	@$(IN_VENV) python -m pytest tests/unit $(IN_PARALLEL) $(PYTEST_ARGS)
 
+.PHONY: test-faults
+test-faults: setup ## kill nights on a tiny log 200 times, and other faults: about an hour (FAULTS_SEED=1 FAULTS_KILLS=50 FAULTS_ONLY=17)
+	@$(IN_VENV) PYTHONPATH=tests:tests/integration python -m faults
+
 .PHONY: lint
 lint: setup ## style, formatting and types
 	@$(IN_VENV) ruff check $(LINTED)

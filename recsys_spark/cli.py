@@ -25,6 +25,7 @@ from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
 from recsys_spark.pipeline import STAGES, run_stages
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tracking import check_tracking
+from recsys_spark.trouble import explaining
 from recsys_spark.tuning.command import tune
 
 DEFAULT_CONFIG = "jobs/conf/complete_journey.yaml"
@@ -148,11 +149,12 @@ def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -
 
     check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
-    spark = make_session(settings)
-    try:
-        return run_stages(spark, settings, date, stages, force)
-    finally:
-        spark.stop()
+    with explaining(settings.root):
+        spark = make_session(settings)
+        try:
+            return run_stages(spark, settings, date, stages, force)
+        finally:
+            spark.stop()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
 from recsys_spark.tracking import add_report
+from recsys_spark.trouble import explain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -94,7 +95,7 @@ def run_stages(
                     continue
                 written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
         except Exception as error:
-            settle(settings, dt, run_id, written, error)
+            settle(settings, dt, run_id, written, explain(error, settings.root) or error)
             raise
         settle(settings, dt, run_id, written, held)
         if names is None:

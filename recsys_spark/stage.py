@@ -23,6 +23,8 @@ from recsys_spark.progress import say
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.pointer import pointer_path, read_pointer
 from recsys_spark.tables.store import Stamp
+from recsys_spark.tables.torn import blame_inputs
+from recsys_spark.trouble import explain
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -158,6 +160,10 @@ def run_stage(
     try:
         with PeakMemory() as memory:
             written = stage.run(Work(settings, store, dt, stamp, inputs, spark))
+    except Exception as error:
+        if explain(error, settings.root) in (None, error):
+            blame_inputs(store, inputs)
+        raise
     finally:
         spark.catalog.clearCache()
     outputs = _show(stage, store, {manifest.table: manifest for manifest in written}, token, force)

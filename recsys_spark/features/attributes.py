@@ -18,7 +18,7 @@ def write_features(work: Work, *sides: tuple[DataFrame, DataFrame, DataFrame]) -
     from pyspark.sql import functions as F
 
     store, settings = work.store, work.settings.features
-    base = ids.longest(store, "vocabularies")
+    base = ids.longest(store, "vocabularies", work.dt)
     earlier = None if base is None else store.read(work.spark, base)
     written: list[Manifest] = []
     fitted: dict[str, encode.Fitted] = {}

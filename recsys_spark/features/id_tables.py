@@ -27,7 +27,7 @@ def to_index(counts: DataFrame, entities: DataFrame, name: str, floor: int) -> D
 def write_ids(work: Work, found: DataFrame, table: str) -> Manifest:
     """Extend an id table by what was found; see ``ids``."""
     store, name = work.store, f"{table.removesuffix('_ids')}_id"
-    base = ids.longest(store, table)
+    base = ids.longest(store, table, work.dt)
     known = None if base is None else store.read(work.spark, base)
     start = ids.start_of(store, table, base)
     gone = _forgotten(work, found, known) if name == c.USER_ID else None

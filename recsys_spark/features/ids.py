@@ -26,14 +26,23 @@ if TYPE_CHECKING:
 _HEAD = "_head.json"
 
 
-def longest(store: TableStore, table: str) -> Manifest | None:
+def longest(store: TableStore, table: str, own: str = "") -> Manifest | None:
     """The id table that all others are a beginning of: the one whose ``next_index`` is greatest.
 
     It may be of a later day than the run's (a back-fill), so that old days never move an index.
+
+    Parameters
+    ----------
+    store : TableStore
+    table : str
+    own : str, optional
+        Day whose table is about to be written: where it is torn, it is left out and made anew from the one before it.
+        A torn table of any other day is an error: others may hold the indexes that it handed out.
     """
     head = _read_head(store, table)
-    days = store.days(table)
-    seen = None if head is None else _seen(store, table, str(head.get("dt")))
+    days = [dt for dt in store.days(table) if dt != own or _is_whole(store, table, dt)]
+    told = "" if head is None else str(head.get("dt"))
+    seen = _seen(store, table, told) if told in days else None
     if head is not None and seen is not None and seen.run_id == head.get("run_id"):
         newest = next((found for dt in reversed(days) if (found := store.current(table, dt)) is not None), seen)
         return max(seen, newest, key=_length)
@@ -107,7 +116,7 @@ def take_head(store: TableStore, written: Manifest, base: Manifest | None) -> No
     RecsysError
         Readers see a longer table than the one that it extends.
     """
-    now = longest(store, written.table)
+    now = longest(store, written.table, written.dt)
     if (now and (now.dt, now.run_id)) != (base and (base.dt, base.run_id)):
         raise _overtaken(store, written, now.run_id if now else "none")
     head = {
@@ -131,7 +140,8 @@ def check_head(store: TableStore, written: Manifest) -> None:
     head = _read_head(store, written.table) or {}
     if head.get("run_id") != written.run_id:
         raise _overtaken(store, written, str(head.get("run_id")))
-    now = longest(store, written.table)  # another run may have taken the head and shown its table before we took it
+    # another run may have taken the head and shown its table before we took it
+    now = longest(store, written.table, written.dt)
     if now and now.run_id != written.run_id and now.run_id != head.get("base"):
         raise _overtaken(store, written, now.run_id)
 
@@ -181,6 +191,11 @@ def _seen(store: TableStore, table: str, dt: str) -> Manifest | None:
         return store.current(table, dt)
     except RecsysError:
         return None
+
+
+def _is_whole(store: TableStore, table: str, dt: str) -> bool:
+    found = _seen(store, table, dt)
+    return found is not None and not store.damage(found)
 
 
 def _overtaken(store: TableStore, written: Manifest, other: str) -> RecsysError:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from recsys_spark.tables.manifest import FileEntry, Manifest, run_folder
 from recsys_spark.tables.pointer import move_pointer, read_pointer
 from recsys_spark.tables.schema import TABLES
 from recsys_spark.tables.storage import Storage
+from recsys_spark.tables.torn import hash_files, lacks_end, noted, other_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -105,13 +105,18 @@ class TableStore:
         except RecsysError:
             current = None  # a damaged pointer or run: another run may serve, or the stage is done again
         runs = [*self.runs(table, dt), *([current] if current is not None else [])]
-        matching = [each for each in runs if each.fingerprint == fingerprint and not self.damage(each)]
-        return matching[-1] if matching else None
+        matching = (each for each in reversed(runs) if each.fingerprint == fingerprint)
+        return next((each for each in matching if not (self.damage(each) or other_files(self.storage, each))), None)
 
     def damage(self, manifest: Manifest) -> list[str]:
-        """Files of a run that are missing, or have another size than its manifest says."""
+        """Files of a run that are missing, have another size than its manifest says, or are torn; see ``torn``."""
         there = {f"{folder}/{name}": size for folder in manifest.folders for name, size in self.storage.files(folder)}
-        return [entry.name for entry in manifest.files if there.get(manifest.path(entry)) != entry.bytes]
+        torn = {path for folder in manifest.folders for path in noted(self.storage, folder)}
+
+        def is_whole(path: str, size: int) -> bool:
+            return there.get(path) == size and path not in torn and not lacks_end(self.storage, path)
+
+        return [entry.name for entry in manifest.files if not is_whole(manifest.path(entry), entry.bytes)]
 
     def days(self, table: str) -> list[str]:
         """Days that have a folder, the oldest first."""
@@ -210,7 +215,7 @@ class TableStore:
                     "Nothing was published; check the storage and run the stage again.",
                 )
         else:
-            schema, content_hash = "", self._hash_files(folder, files)
+            schema, content_hash = "", hash_files(self.storage, folder, files)
         return self.complete(table, stamp, files, rows, schema, content_hash, extra or {})
 
     def complete(
@@ -252,12 +257,6 @@ class TableStore:
         """Entry of a Parquet file with the rows that its footer names."""
         with self.storage.fs.open_input_file(self.storage.path(f"{folder}/{entry.name}")) as stream:
             return FileEntry(entry.name, entry.bytes, pq.ParquetFile(stream).metadata.num_rows)
-
-    def _hash_files(self, folder: str, files: list[FileEntry]) -> str:
-        digest = hashlib.sha256()
-        for each in files:
-            digest.update(each.name.encode() + b"\0" + self.storage.read_bytes(f"{folder}/{each.name}"))
-        return digest.hexdigest()[:32]
 
 
 def check_schema(frame: DataFrame, table: str) -> None:

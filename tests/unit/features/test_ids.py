@@ -194,6 +194,20 @@ def test_a_run_that_died_is_repeated_with_the_same_indexes(spark: SparkSession, 
     assert rows_of(spark, store, again) == {"a": 2, "b": 3, "c": 4}
 
 
+def test_a_torn_table_of_the_runs_own_day_is_made_anew_with_the_same_indexes(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    store = TableStore(str(tmp_path))
+    base = night_of(spark, store, "r0", 1, ["a"])
+    torn = night_of(spark, store, "torn", 2, ["b", "c"])
+    store.storage.write_bytes(f"{torn.folder}/_manifest.json", b"{")
+    with pytest.raises(RecsysError, match="not readable as JSON"):  # to other days its indexes may be known
+        ids.longest(store, TABLE, "2024-03-03")
+    assert ids.longest(store, TABLE, torn.dt) == base
+    again = show(store, extend(spark, store, "again", 2, ["b", "c"], base), base)
+    assert rows_of(spark, store, again) == {"a": 2, "b": 3, "c": 4}
+
+
 @pytest.mark.parametrize(("floor", "expected"), [(0, ["a", "b", "c"]), (1, ["a", "b"]), (2, ["a"])])
 def test_a_floor_of_events(spark: SparkSession, floor: int, expected: list[str]) -> None:
     counts = spark.createDataFrame([("a", 2), ("b", 1)], "item_id string, events bigint")
