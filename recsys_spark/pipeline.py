@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from recsys_spark.config import Settings
+from recsys_spark.ending import leave_if_java_ends
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.operating.retention import clear, plan_clearing
 from recsys_spark.outcome import refuse_held, settle
@@ -48,6 +49,19 @@ def load_stage(name: str) -> Stage:
     module, attribute = STAGES[name].split(":")
     stage: Stage = getattr(import_module(module), attribute)
     return stage
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Names of stages in the order of the night, each once.
+
+    Raises
+    ------
+    RecsysError
+        There is no such stage.
+    """
+    for name in names:
+        load_stage(name)
+    return [name for name in STAGES if name in names]
 
 
 def run_stages(
@@ -93,6 +107,7 @@ def run_stages(
                     continue
                 written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
         except Exception as error:
+            leave_if_java_ends(spark)
             settle(settings, dt, run_id, written, error)
             raise
         settle(settings, dt, run_id, written, held)
