@@ -24,6 +24,7 @@ from recsys_spark.operating.command import compare, prune, rollback, runs
 from recsys_spark.operating.night import outcome, tell
 from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
 from recsys_spark.pipeline import STAGES, in_order, run_stages
+from recsys_spark.preflight.command import preflight
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tracking import check_tracking
 from recsys_spark.tuning.command import tune
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file; see 'recsys-spark settings'")
+    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file, or several with commas between")
 ]
 Day = Annotated[str, typer.Option("--date", help="The run's day (UTC), YYYY-MM-DD: later events are not used")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable")]
@@ -148,6 +149,7 @@ app.command()(prune)
 app.command()(compare)
 app.command()(outcome)
 app.command()(tell)
+app.command()(preflight)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:

@@ -26,7 +26,6 @@ _PATIENCE = 10.0  # seconds from the end of Spark's context to that of its Java,
 
 def end_on_sigterm() -> None:
     """Have SIGTERM end this process with a line and exit code 143, after all that stands in ``finally`` was done."""
-
     heard = [2]  # where a last line is heard: spark-submit passes nothing on once it has got the signal itself
     if _under_spark_submit():
         with suppress(OSError):

@@ -85,13 +85,19 @@ def standing(settings: Settings, dt: str, of: str | None = None) -> tuple[str, s
         return str(manifest.extra.get("outcome", OK)), str(manifest.extra.get("says", ""))
     judged = {table: each for table in JUDGES if (each := store.current(table, dt)) is not None}
     says = "; ".join(str(each.extra["says"]) for each in judged.values() if "says" in each.extra)
-    lists, checks = store.current("top_n", dt), judged.get("checks")
-    if checks is not None and checks.extra.get("outcome") == HOLD:
-        shown = lists is not None and lists.run_id == checks.inputs.get("top_n")
-        return (ALARM if shown else HOLD), says
-    if lists is None:
+    outcome = _stands(store, dt, judged)
+    if outcome != HOLD and store.current("top_n", dt) is None:
         return FAILED, f"no lists of {dt} are shown{'; ' + says if says else ''}"
-    return worst(judged), says
+    return outcome, says
+
+
+def _stands(store: TableStore, dt: str, judged: dict[str, Manifest]) -> str:
+    """Outcome by the judges: held lists are held, unless they were shown all the same."""
+    checks = judged.get("checks")
+    if checks is not None and checks.extra.get("outcome") == HOLD:
+        lists = store.current("top_n", dt)
+        return ALARM if lists is not None and lists.run_id == checks.inputs.get("top_n") else HOLD
+    return worst(judged)
 
 
 def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest], error: Exception | None) -> str:
@@ -116,8 +122,8 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
     if error is None:  # of a night that is done in several runs of stages: what another one of them found
         judged += [each for table in JUDGES if table not in written and (each := store.current(table, dt)) is not None]
-    outcome = worst({each.table: each for each in judged})
-    if error is not None:
+        outcome = _stands(store, dt, {each.table: each for each in judged})
+    else:
         outcome = HOLD if isinstance(error, Held) else FAILED
     failed = [row for each in judged for row in _failures(store, each)]
     says = "; ".join(str(each.extra["says"]) for each in judged if "says" in each.extra)

@@ -159,7 +159,7 @@ with DAG(
             then=("gate.promoted", "gate.held"),
         )
         stages("rules", "gate", minutes=150) >> verdict >> branches
-    with TaskGroup("lists") as lists:
+    with TaskGroup("lists"):
         made = stages("score", "watch", minutes=180, rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
         shown = Verdict(
             task_id="verdict",
@@ -168,9 +168,12 @@ with DAG(
             then=("publish.stages", "publish.held"),
         )
         made >> shown
-    with TaskGroup("publish") as publish:
+    with TaskGroup("publish"):
         ends = [stages("publish", minutes=30), EmptyOperator(task_id="held")]
-    with TaskGroup("report") as report:
+        # a branch that was not taken is no reason for the page not to be made, nor is one that failed
+        settled = EmptyOperator(task_id="settled", trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+        ends >> settled
+    with TaskGroup("report"):
         page = stages("report", minutes=30, rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     outcome = Outcome(
         task_id="outcome",
@@ -180,5 +183,5 @@ with DAG(
         retries=0,
     )
     chain(data, retrieval, ranker, gate, made)
-    shown >> ends >> page >> outcome
-    made >> page
+    shown >> ends
+    [made, settled] >> page >> outcome

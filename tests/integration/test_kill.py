@@ -17,6 +17,7 @@ import psutil
 import pytest
 from harness import (
     BIN,
+    PROJECT,
     STAGES,
     Finished,
     Night,
@@ -192,6 +193,46 @@ def test_the_tables_are_those_of_an_undisturbed_night(disturbed: Disturbed, loca
     assert contents(night.root, before.dt) == contents(local_root.root, before.dt)
     for table in ("top_n", "user_ids", "histories", "metrics"):
         assert not night.rows(table).duplicated(list(TABLES[table].key)).any()
+
+
+def ended(command: list[str | Path], near: str, log: Path) -> tuple[int, list[str]]:
+    """Start a command and send it SIGTERM when it has said something; its exit code, and what outlived it."""
+    with log.open("w") as out:
+        words = [str(word) for word in command]
+        started = psutil.Popen(words, env=environment(), cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT)
+    family: list[psutil.Process] = []
+    try:
+        until = time.monotonic() + 120
+        while not lines_with(log.read_text(), near):
+            assert started.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        family = started.children(recursive=True)
+        started.terminate()  # SIGTERM
+        return started.wait(30), outliving(family)
+    finally:
+        end_all([started, *family])
+
+
+def test_sigterm_ends_a_stage_with_its_java_and_ranks_and_the_next_attempt_goes_on(
+    local_root: Night, tmp_path: Path
+) -> None:
+    config, root = copied(local_root, tmp_path)
+    seen = pointers(root)
+    long = ["--set", "retrieval.epochs=400", "--set", "retrieval.patience=400"]
+    words = ["--config", config, "--date", local_root.dt, *long]
+    submit = [BIN / "spark-submit", "--master", "local[2]", "--driver-memory", "1g"]
+    by_command, by_submit = tmp_path / "command.log", tmp_path / "submit.log"
+
+    first = ended([BIN / "recsys-spark", "train-retrieval", *words], r"epoch 2: loss", by_command)
+    # the signal is Java's here, and the Python beneath it has to notice
+    second = ended([*submit, PROJECT / "jobs" / "train_retrieval.py", *words], r"resumed after epoch \d", by_submit)
+
+    for (code, left), log in ((first, by_command), (second, by_submit)):
+        assert (code, left) == (143, []), log.read_text()
+        assert len(lines_with(log.read_text(), "recsys-spark: ended by SIGTERM")) == 1, log.read_text()
+    assert not (root / "_locks" / "writer.json").exists()
+    assert pointers(root) == seen
 
 
 HOLD = """
