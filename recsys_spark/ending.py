@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 CODE = 128 + signal.SIGTERM
-_LINE = b"recsys-spark: ended by SIGTERM; ranks and Spark are ended, the lock is given back; run it again to go on\n"
+_LINE = (
+    b"recsys-spark: ended by SIGTERM, or with its spark-submit; ranks and Spark are ended, the lock is given back; "
+    b"run it again to go on\n"
+)
 _LOOK_EVERY = 0.5  # seconds
 _PATIENCE = 10.0  # seconds from the end of Spark's context to that of its Java, on its way out
 

@@ -35,6 +35,8 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "report": "recsys_spark.reporting.report:STAGE",
 }
 
+LAST = list(STAGES)[-1]  # with it a night ends, in however many runs of stages it was done
+
 
 def load_stage(name: str) -> Stage:
     """Stage by name.
@@ -111,7 +113,7 @@ def run_stages(
             settle(settings, dt, run_id, written, error)
             raise
         settle(settings, dt, run_id, written, held)
-        if names is None:
+        if chosen and chosen[-1].name == LAST:
             clear_old(settings)
     if "report" in written:
         add_report(settings, TableStore(settings.root), dt)

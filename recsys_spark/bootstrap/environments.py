@@ -252,6 +252,7 @@ def pack_environment(project: Path, target: Path, env: Mapping[str, str]) -> Non
         target.parent.mkdir(parents=True, exist_ok=True)
         with step(f"packing {target.name}"):
             words = ["--prefix", venv, "--output", target, "--force", "--quiet", "--compress-level", "3"]
+            words += ["--exclude", "*/pyspark/jars/*"]  # an executor is a Java of the cluster's Spark already
             run_logged([venv / "bin" / "venv-pack", *words], environment.log, "packing the environment")
         stamp.finish(venv, "packed", [], choices)
         say(f"{target}: {target.stat().st_size / 2**20:,.0f} MiB")

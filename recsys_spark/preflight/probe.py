@@ -40,6 +40,7 @@ def probe(root: str) -> dict[str, Any]:
         "place": place(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
+        "pyspark": _pyspark(),
         "recsys_spark": __version__,
         "code": code_hash(),
         "cores": len(os.sched_getaffinity(0)),
@@ -76,6 +77,13 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "none"
+
+
+def _pyspark() -> str:
+    """Version of the one that is imported: on an executor the cluster's, whatever else is installed."""
+    import pyspark
+
+    return pyspark.__version__
 
 
 def _trouble_with(root: str) -> str:

@@ -19,13 +19,13 @@ import psutil
 import pyspark
 import pytest
 import yaml
-from conftest import SettingsFactory
 from harness import PROJECT, STAGES, Finished, contents, end_all, environment, execute, lines_with, pointers, recsys
 
 from recsys_spark.config import load_settings
 from recsys_spark.pipeline import run_stages
 
 if TYPE_CHECKING:
+    from conftest import SettingsFactory
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.integration
@@ -164,6 +164,7 @@ def job(tiny_log: Any, tiny_settings: SettingsFactory, tmp_path_factory: pytest.
     settings = tiny_settings(
         folder,
         **{"input.items.path": str(folder / "items"), "buckets": 2, "report.examples": 1},
+        retention={"keep_runs": 1, "grace_hours": 0},
         spark={"conf": {"spark.sql.codegen.wholeStage": "false"}},
         watch={"on_alarm": {"command": f"{sys.executable} {folder / 'told.py'} {folder / 'told.jsonl'}"}},
     )
@@ -176,7 +177,7 @@ def by_hand(job: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFac
     """Root of the same nights without Airflow. The first one leaves its Java's classes for those that come."""
     folder = tmp_path_factory.mktemp("by_hand")
     tree = yaml.safe_load((job / "settings.yaml").read_text())
-    tree |= {"root": str(folder / "tables"), "watch": {}}
+    tree |= {"root": str(folder / "tables"), "watch": {}, "retention": {}}
     keep = f"-XX:ArchiveClassesAtExit={job / 'classes.jsa'} -Xlog:cds=off -Xlog:cds+dynamic=off"
     tree["spark"]["conf"]["spark.driver.extraJavaOptions"] = keep
     config = folder / "settings.yaml"
@@ -377,3 +378,14 @@ def test_a_branch_follows_the_exit_code(airflow: Airflow) -> None:
     done = airflow("python", "-c", VERDICTS, DAGS)
     assert done.code == 0, done
     assert json.loads(done.out.splitlines()[-1]) == ["go", "go", "held", "no verdict (exit code 2): said"]
+
+
+def test_a_submit_that_ends_with_a_hold_fails_without_another_try(airflow: Airflow, tmp_path: Path) -> None:
+    submit = tmp_path / "bin" / "spark-submit"
+    submit.parent.mkdir()
+    submit.write_text("#!/bin/sh\nexit 4\n")
+    submit.chmod(0o755)
+    words = ["tasks", "test", DAG, "publish.stages", "2024-03-20T03:00:00"]
+    done = airflow("airflow", *words, RECSYS_SPARK_HOME=str(tmp_path))
+    assert done.code != 0
+    assert "AirflowFailException: held by a check (exit code 4)" in done.out + done.err, done

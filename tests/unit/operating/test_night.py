@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rooted import DT, Root
 from typer.testing import CliRunner
@@ -75,9 +77,13 @@ def test_a_watch_that_is_off_holds_nothing(root: Root) -> None:
 def test_a_later_run_of_stages_keeps_what_an_earlier_one_found(root: Root) -> None:
     judged(root, gate="alarm")
     checks = root.write("checks", DT, "w2", "watch", {}, extra={"outcome": "ok", "says": "fine", "failed": []})
+    for manifest, level in ((root.store.need("gate", DT), "alarm"), (checks, "ok")):
+        rows = pa.table({"level": [level], "says": [f"{manifest.table} is {level}"]})
+        pq.write_table(rows, root.store.storage.path(f"{manifest.folder}/part-0.parquet"))
     assert settle(load_settings(root.config), DT, "w2", {"checks": checks}, None) == "alarm"
     written = root.store.storage.read_json(f"_outcomes/dt={DT}.json")
     assert (written["outcome"], written["says"]) == ("alarm", "fine; gate says alarm")
+    assert written["failed"] == [{"table": "gate", "level": "alarm", "says": "gate is alarm"}]
 
 
 def test_tell_hands_the_words_to_the_alarms_command(root: Root, tmp_path: Path) -> None:
