@@ -55,6 +55,7 @@ A task that fails for good is told to ``watch.on_alarm`` of the settings, in whi
 from __future__ import annotations
 
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,8 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.sensors.python import PythonSensor
 from airflow.sdk import DAG, TaskGroup, TriggerRule, chain
 from airflow.timetables.interval import CronDataIntervalTimetable
+
+sys.path.append(str(Path(__file__).parent))  # Airflow's bundles do so, a bare DagBag does not
 from recsys_spark_tasks import HOLD, Outcome, Stages, Verdict, arrived, tell_failure
 
 

@@ -190,7 +190,7 @@ def by_hand(job: Path, spark: SparkSession, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def airflow(job: Path, by_hand: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def airflow(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Airflow:
     """A fresh Airflow that knows Spark's master and the job."""
     made = Airflow(
         tmp_path_factory.mktemp("airflow"),
@@ -273,7 +273,7 @@ class Nights:
 
 
 @pytest.fixture(scope="module")
-def nights(airflow: Airflow, job: Path) -> Nights:
+def nights(airflow: Airflow, job: Path, by_hand: Path) -> Nights:
     """The first day's marker comes late, the second night's items, whose training is stopped; the third is held."""
     found = Nights(job, {}, {}, {})
     for day in DAYS:
