@@ -24,7 +24,6 @@ from harness import (
     PROJECT,
     Finished,
     Night,
-    complaint,
     contents,
     copied,
     end_all,
@@ -201,8 +200,10 @@ def test_executors_run_on_a_shipped_environment_and_one_that_differs_is_refused(
     conf["spark.pyspark.python"] = "./environment/bin/python"
     profile.write_text(yaml.safe_dump({"spark": {"conf": conf}}))
 
-    line = complaint(cluster.submit("preflight", "--config", f"{cluster_night.config},{profile}"))
+    refused = cluster.submit("preflight", "--config", f"{cluster_night.config},{profile}")
 
+    assert refused.code == 2, refused
+    (line,) = lines_with(refused.out, "^recsys-spark: ")  # spark-submit makes one stream of Python's two
     assert "has horovod 0.0.1, the driver 0.28.1" in line
     assert line.count("executor ") == WORKERS
     assert "app-" in line  # the executor's own folder
