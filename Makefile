@@ -105,6 +105,10 @@ notebook: setup ## run the notebooks on the demo's tables; pages in .demo/notebo
 pyfiles: ## dist/recsys_spark.zip, for spark-submit --py-files
 	@$(BOOTSTRAP) --pyfiles dist/recsys_spark.zip
 
+.PHONY: env-archive
+env-archive: setup ## dist/environment.tar.gz, what executors need, for spark.archives
+	@$(BOOTSTRAP) --env-archive dist/environment.tar.gz
+
 .PHONY: clean
 clean: ## remove build outputs; keeps environments, data and tables
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,7 +9,6 @@ recsys-spark tune --config ... --date ... --space jobs/conf/tune_ranker.yaml   b
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -18,11 +17,14 @@ import typer
 
 from recsys_spark.config import Settings, load_settings
 from recsys_spark.cuts import check_day
+from recsys_spark.ending import end_on_sigterm, stop
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.generator.command import generate
 from recsys_spark.operating.command import arms, compare, prune, rollback, runs
+from recsys_spark.operating.night import outcome, tell
 from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
-from recsys_spark.pipeline import STAGES, run_stages
+from recsys_spark.pipeline import STAGES, in_order, run_stages
+from recsys_spark.preflight.command import preflight
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tracking import check_tracking
 from recsys_spark.trouble import explaining
@@ -44,7 +46,7 @@ app = typer.Typer(
 )
 
 Config = Annotated[
-    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file; see 'recsys-spark settings'")
+    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file, or several with commas between")
 ]
 Day = Annotated[str, typer.Option("--date", help="The run's day (UTC), YYYY-MM-DD: later events are not used")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable")]
@@ -68,18 +70,29 @@ _ABOUT = {
 
 
 @app.command()
-def run(config: Config, date: Day, change: Set = None, force: Force = False) -> None:
+def run(
+    config: Config,
+    date: Day,
+    stages: Annotated[
+        str | None, typer.Option("--stages", help="Some stages only, with commas: one session of Spark does them all")
+    ] = None,
+    change: Set = None,
+    force: Force = False,
+) -> None:
     """Do the whole night: all stages in their order; finished ones are skipped."""
     settings = _settings(config, change, date)
+    if stages is not None:
+        _run(settings, date, in_order(stages.split(",")), force)
+        return
     written = _run(settings, date, None, force)
     store = TableStore(settings.root)
     lists, report = store.need("top_n", date), store.need("report", date)
     print(f"top_n:  {store.storage.url(lists.folder)}")
     print(f"rows:   {lists.rows}")
     print(f"report: {store.storage.url(report.folder)}/report.html")
-    outcome = worst(written)
-    if outcome != OK:
-        raise typer.Exit(EXIT_CODES[outcome])
+    ended = worst(written)
+    if ended != OK:
+        raise typer.Exit(EXIT_CODES[ended])
 
 
 @app.command()
@@ -136,6 +149,9 @@ app.command()(rollback)
 app.command()(prune)
 app.command()(compare)
 app.command()(arms)
+app.command()(outcome)
+app.command()(tell)
+app.command()(preflight)
 
 
 def _settings(config: str, change: list[str] | None, date: str | None) -> Settings:
@@ -148,13 +164,13 @@ def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -
     from recsys_spark.spark import make_session
 
     check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: the lock is freed, ranks are ended
+    end_on_sigterm()
     with explaining(settings.root):
         spark = make_session(settings)
         try:
             return run_stages(spark, settings, date, stages, force)
         finally:
-            spark.stop()
+            stop(spark)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 OK, ALARM, HOLD, FAILED = "ok", "alarm", "hold", "failed"
 EXIT_CODES = {OK: 0, FAILED: 2, ALARM: 3, HOLD: 4}
-JUDGES = ("gate", "checks")  # tables whose manifests say an outcome
+JUDGE_OF = {"gate": "gate", "watch": "checks"}  # stages, and the tables whose manifests say an outcome
+JUDGES = tuple(JUDGE_OF.values())
 
 
 def refuse_held(stage: Stage, spark: SparkSession, settings: Settings, dt: str, force: bool) -> None:
@@ -63,6 +64,43 @@ def refuse_held(stage: Stage, spark: SparkSession, settings: Settings, dt: str, 
         )
 
 
+def standing(settings: Settings, dt: str, of: str | None = None) -> tuple[str, str]:
+    """How a day stands by its tables and its last run: for whoever runs the night a few stages at a time.
+
+    Parameters
+    ----------
+    settings : Settings
+    dt : str
+    of : str, optional
+        The stage ``gate`` or ``watch``: only its own verdict. A gate's ``hold`` keeps a model back, not the lists.
+
+    Returns
+    -------
+    outcome, says : str
+    """
+    store = TableStore(settings.root)
+    if of is not None:
+        if of == "watch" and not settings.watch.enabled:
+            return OK, "the stage watch is off"
+        manifest = store.need(JUDGE_OF[of], dt)
+        return str(manifest.extra.get("outcome", OK)), str(manifest.extra.get("says", ""))
+    judged = {table: each for table in JUDGES if (each := store.current(table, dt)) is not None}
+    says = "; ".join(str(each.extra["says"]) for each in judged.values() if "says" in each.extra)
+    outcome = _stands(store, dt, judged)
+    if outcome != HOLD and store.current("top_n", dt) is None:
+        return FAILED, f"no lists of {dt} are shown{'; ' + says if says else ''}"
+    return outcome, says
+
+
+def _stands(store: TableStore, dt: str, judged: dict[str, Manifest]) -> str:
+    """Outcome by the judges: held lists are held, unless they were shown all the same."""
+    checks = judged.get("checks")
+    if checks is not None and checks.extra.get("outcome") == HOLD:
+        lists = store.current("top_n", dt)
+        return ALARM if lists is not None and lists.run_id == checks.inputs.get("top_n") else HOLD
+    return worst(judged)
+
+
 def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest], error: Exception | None) -> str:
     """Say how a run of stages ended: write the file, and tell who is to be told of what is new.
 
@@ -82,8 +120,11 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     """
     store = TableStore(settings.root)
     judged = [written[table] for table in JUDGES if table in written]
-    outcome = worst(written)
-    if error is not None:
+    fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
+    if error is None:  # of a night that is done in several runs of stages: what another one of them found
+        judged += [each for table in JUDGES if table not in written and (each := store.current(table, dt)) is not None]
+        outcome = _stands(store, dt, {each.table: each for each in judged})
+    else:
         outcome = HOLD if isinstance(error, Held) else FAILED
     failed = [row for each in judged for row in _failures(store, each)]
     says = "; ".join(str(each.extra["says"]) for each in judged if "says" in each.extra)
@@ -96,11 +137,10 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
         "says": " ".join(str(error).split())[:1000] if error is not None else says,
         "failed": failed,
     }
-    if error is not None or judged:
+    if error is not None or any(table in written for table in JUDGES):
         _write(store, dt, content)
     if error is not None or {"report", "top_n"} & set(written):
         keep_index(store, settings.name)
-    fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
     if fresh or (error is not None and not isinstance(error, Held)):
         tell(settings.watch.on_alarm, content)
     return outcome

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from recsys_spark.config import Settings
+from recsys_spark.ending import leave_if_java_ends
 from recsys_spark.errors import Held, RecsysError
 from recsys_spark.operating.retention import clear, plan_clearing
 from recsys_spark.outcome import refuse_held, settle
@@ -36,6 +37,8 @@ STAGES: dict[str, str] = {  # name to where it is; loaded when needed, so that -
     "report": "recsys_spark.reporting.report:STAGE",
 }
 
+LAST = list(STAGES)[-1]  # with it a night ends, in however many runs of stages it was done
+
 
 def load_stage(name: str) -> Stage:
     """Stage by name.
@@ -50,6 +53,19 @@ def load_stage(name: str) -> Stage:
     module, attribute = STAGES[name].split(":")
     stage: Stage = getattr(import_module(module), attribute)
     return stage
+
+
+def in_order(names: list[str]) -> list[str]:
+    """Names of stages in the order of the night, each once.
+
+    Raises
+    ------
+    RecsysError
+        There is no such stage.
+    """
+    for name in names:
+        load_stage(name)
+    return [name for name in STAGES if name in names]
 
 
 def run_stages(
@@ -95,10 +111,11 @@ def run_stages(
                     continue
                 written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
         except Exception as error:
+            leave_if_java_ends(spark)
             settle(settings, dt, run_id, written, explain(error, settings.root) or error)
             raise
         settle(settings, dt, run_id, written, held)
-        if names is None:
+        if chosen and chosen[-1].name == LAST:
             clear_old(settings)
     if "report" in written:
         add_report(settings, TableStore(settings.root), dt)

@@ -32,6 +32,9 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # what spark-submit was given is known only to the JVM it started
         SparkContext._ensure_initialized()
     conf = SparkConf()
+    python = settings.spark.conf.get("spark.pyspark.python")  # the executors' own, such as that of a shipped archive
+    if python is not None and not conf.contains("spark.pyspark.python"):
+        os.environ["PYSPARK_PYTHON"] = python  # where Spark's Python side reads it
     builder = SparkSession.builder.appName(f"{app} {settings.name}")
     if not conf.contains("spark.master"):
         builder = builder.master(settings.spark.master)

@@ -7,6 +7,7 @@ What `make setup`, `make demo` and `make test` call::
     python3.11 recsys_spark/bootstrap/__main__.py --browser            # .venv-browser
     python3.11 recsys_spark/bootstrap/__main__.py --demo-data .demo/data
     python3.11 recsys_spark/bootstrap/__main__.py --pyfiles dist/recsys_spark.zip
+    python3.11 recsys_spark/bootstrap/__main__.py --env-archive dist/environment.tar.gz
 """
 
 import os

@@ -21,6 +21,7 @@ AIRFLOW_REQUIREMENTS = (
     "apache-airflow-providers-standard",
     "apache-airflow-providers-apache-spark",
 )
+PACKER = "venv-pack2==0.9.2"  # at use only: nothing that runs needs it
 LOG = "bootstrap.log"
 ENV_FILE = "recsys_env.sh"
 
@@ -217,6 +218,44 @@ def env_file(venv: Path, java_home: Path) -> str:
     lines.append('export SPARK_LOCAL_IP="${SPARK_LOCAL_IP:-127.0.0.1}"  # one machine; set it for a cluster')
     lines.append(f'export PATH={shlex.quote(str(venv / "bin"))}:"$PATH"')
     return "\n".join(lines) + "\n"
+
+
+def pack_environment(project: Path, target: Path, env: Mapping[str, str]) -> None:
+    """Make an environment with what executors need, and nothing more, and pack it for ``spark.archives``.
+
+    Not ``.venv``: that one is larger than what an executor needs, and names this checkout instead of holding the
+    package. An archive holds no Python: executors need one where the machine that packs it has its own.
+
+    Parameters
+    ----------
+    project : Path
+        Root of the checkout, with a ``.venv`` whose choice of PyTorch is kept to.
+    target : Path
+        The ``.tar.gz``.
+    env : mapping
+        Environment variables.
+    """
+    venv = project / "build" / "environment"
+    with locked(project, "it sets up this checkout"):
+        choices = user_choices(env, stamp.read_stamp(project / ".venv"))
+        tools = find_toolchain(env)
+        environment = Environment(venv, (project / "constraints.txt").read_text(encoding="utf-8"))
+        with step("creating build/environment"):
+            environment.create()
+        _install_torch(environment, choices.get(TORCH_VARIABLE), tools)
+        _install_horovod(environment, project, tools, {**env, **choices})
+        with step("installing the project and what training needs"):
+            environment.install("installing the project", "--force-reinstall", "--no-deps", project)
+            environment.install("installing its packages", f"{project}[train]")
+        environment.check()
+        environment.install("installing venv-pack2", PACKER)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with step(f"packing {target.name}"):
+            words = ["--prefix", venv, "--output", target, "--force", "--quiet", "--compress-level", "3"]
+            words += ["--exclude", "*/pyspark/jars/*"]  # an executor is a Java of the cluster's Spark already
+            run_logged([venv / "bin" / "venv-pack", *words], environment.log, "packing the environment")
+        stamp.finish(venv, "packed", [], choices)
+        say(f"{target}: {target.stat().st_size / 2**20:,.0f} MiB")
 
 
 def set_up_airflow(project: Path, env: Mapping[str, str]) -> None:

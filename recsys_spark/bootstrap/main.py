@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .browser import set_up_browser
 from .demo_data import fetch
-from .environments import set_up_airflow, set_up_project
+from .environments import pack_environment, set_up_airflow, set_up_project
 from .pyfiles import write_pyfiles
 from .shell import PREFIX, SetupError
 
@@ -33,6 +33,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--browser", action="store_true", help="make .venv-browser, for the test of the pages")
     parser.add_argument("--demo-data", type=Path, metavar="DIR", help="fetch the demo's data into DIR instead")
     parser.add_argument("--pyfiles", type=Path, metavar="ZIP", help="zip the package for spark-submit instead")
+    parser.add_argument("--env-archive", type=Path, metavar="TAR", help="pack an environment for executors instead")
     return parser.parse_args(arguments)
 
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str], project: Path = PROJECT) -> int:
             print(f"{options.pyfiles}: {write_pyfiles(project / 'recsys_spark', options.pyfiles)} files")
         elif options.demo_data is not None:
             fetch(options.demo_data, project)
+        elif options.env_archive is not None:
+            pack_environment(project, options.env_archive, os.environ)
         elif options.airflow:
             set_up_airflow(project, os.environ)
         elif options.browser:

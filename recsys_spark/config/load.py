@@ -1,4 +1,4 @@
-"""Settings from a YAML file, with changes from the command line and variables of the environment."""
+"""Settings from YAML files, with changes from the command line and variables of the environment."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def load_settings(path: str | Path, overrides: list[str] | None = None) -> Settings:
-    """Read settings from a YAML file.
+    """Read settings from a YAML file, or from several.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        The file; or files with commas between, each of which changes those before it, key by key.
     overrides : list of str, optional
         Changes such as ``retrieval.dim=32``; the value is read as YAML.
 
@@ -36,11 +36,22 @@ def load_settings(path: str | Path, overrides: list[str] | None = None) -> Setti
 
 
 def settings_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Plain values of a settings file with its changes, unchecked, its ``${NAME}`` as written."""
-    tree = read_tree(path, "--config")
+    """Plain values of the settings files with their changes, unchecked, their ``${NAME}`` as written."""
+    tree: dict[str, Any] = {}
+    for each in str(path).split(","):
+        tree = _layered(tree, read_tree(each, "--config"))
     for override in overrides or []:
         _set(tree, override)
     return tree
+
+
+def _layered(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """One tree over another: mappings are joined, all else is replaced."""
+    joined = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(joined.get(key), dict)
+        joined[key] = _layered(joined[key], value) if both else value
+    return joined
 
 
 def settings_of(tree: dict[str, Any], where: str) -> Settings:

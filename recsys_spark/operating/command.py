@@ -19,7 +19,7 @@ from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
 
 Config = Annotated[
-    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file; see 'recsys-spark settings'")
+    str, typer.Option("--config", envvar="RECSYS_CONFIG", help="Settings file, or several with commas between")
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.key=value; repeatable")]
 

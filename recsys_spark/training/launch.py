@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from recsys_spark.config import Launch
 from recsys_spark.errors import RecsysError
+from recsys_spark.preflight.check import ask_all, refuse_unlike
+from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.failure import failures, forget_failures
 
@@ -36,10 +38,15 @@ def launch(spark: SparkSession, settings: Launch, root: str, job_file: str) -> N
     Raises
     ------
     RecsysError
-        A rank failed; the message holds the last lines that it wrote.
+        A rank failed; the message holds the last lines that it wrote. Or the executors, or the hosts of the ranks,
+        are not as the driver is.
     """
     storage = Storage(root)
     forget_failures(storage, job_file)
+    if settings.launcher == "spark" or settings.hosts:
+        answers = ask_all(spark, storage.uri, settings)
+        refuse_unlike(answers, storage.uri)
+        say(f"preflight: {len(answers) - 1} more processes are as the driver")
     if settings.launcher == "spark":
         _on_executors(spark, settings, storage, job_file)
         return

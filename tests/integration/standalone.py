@@ -69,7 +69,7 @@ def standalone_cluster(folder: Path) -> Iterator[Cluster]:
             size = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work{number}")]
             started.append(_start(folder, f"worker{number}", "worker.Worker", *where, *size, url))
         _wait(folder / "master.log", "Registering worker", WORKERS)
-        yield Cluster(url, folder, package, _python_without_the_project(folder / "python"), started)
+        yield Cluster(url, folder, package, python_without_the_project(folder / "python"), started)
     finally:
         end_all([child for each in started for child in _family(each)])
 
@@ -111,7 +111,7 @@ def _family(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _python_without_the_project(folder: Path) -> Path:
+def python_without_the_project(folder: Path) -> Path:
     """An environment that sees the packages of this one, but not its editable installations."""
     execute([sys.executable, "-m", "venv", "--without-pip", folder])
     site = next(folder.glob("lib/python3*/site-packages"))

@@ -6,14 +6,18 @@ the zip.
 
 from __future__ import annotations
 
+import json
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
+import yaml
 from harness import Night, contents, copied, lines_with, pointers
-from standalone import WORKERS, Cluster, standalone_cluster
+from standalone import WORKERS, Cluster, python_without_the_project, standalone_cluster
 
 pytestmark = pytest.mark.integration
 
@@ -57,6 +61,45 @@ def test_the_ranks_ran_on_the_executors(cluster: Cluster, cluster_night: Night) 
         assert lines_with(said, rf"{kind}: {WORKERS} rank\(s\), launcher spark")
 
 
+def test_before_training_the_executors_were_compared_with_the_driver(cluster_night: Night) -> None:
+    said = lines_with(cluster_night.run.out, rf"preflight: {WORKERS} more processes are as the driver")
+    assert len(said) == 2, cluster_night.run  # once a training
+
+
+def test_preflight_tells_what_every_executor_is(cluster: Cluster, cluster_night: Night) -> None:
+    done = cluster.submit("preflight", "--config", cluster_night.config, "--json")
+    assert done.code == 0, done
+    told = json.loads(done.out.splitlines()[-1])
+    assert [each["process"] for each in told] == ["driver", *["executor"] * WORKERS]
+    assert len({each["place"] for each in told}) == WORKERS + 1
+    assert len({each["code"] for each in told}) == 1
+    for each in told:
+        assert (each["root"], each["pyspark"]) == ("", pyspark.__version__)
+
+
+def test_executors_run_on_a_shipped_environment_and_one_that_differs_is_refused(
+    cluster: Cluster, cluster_night: Night, tmp_path: Path
+) -> None:
+    odd = python_without_the_project(tmp_path / "odd").parents[1]
+    package = next(odd.glob("lib/python3*/site-packages")) / "horovod-0.0.1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: horovod\nVersion: 0.0.1\n")
+    with tarfile.open(tmp_path / "odd.tar.gz", "w:gz", compresslevel=1) as archive:
+        archive.add(odd, ".")
+    profile = tmp_path / "profile.yaml"
+    conf = {"spark.archives": f"{tmp_path}/odd.tar.gz#environment"}
+    conf["spark.pyspark.python"] = "./environment/bin/python"
+    profile.write_text(yaml.safe_dump({"spark": {"conf": conf}}))
+
+    refused = cluster.submit("preflight", "--config", f"{cluster_night.config},{profile}")
+
+    assert refused.code == 2, refused
+    (line,) = lines_with(refused.out, "^recsys-spark: ")  # spark-submit makes one stream of Python's two
+    assert "has horovod 0.0.1, the driver 0.28.1" in line
+    assert line.count("executor ") == WORKERS
+    assert "app-" in line  # the executor's own folder
+
+
 def test_the_cluster_gives_the_same_tables_as_local_mode(cluster_night: Night, local_root: Night) -> None:
     assert contents(cluster_night.root, cluster_night.dt) == contents(local_root.root, local_root.dt)
 
@@ -64,7 +107,7 @@ def test_the_cluster_gives_the_same_tables_as_local_mode(cluster_night: Night, l
 def test_ranks_by_horovodrun_from_a_driver_in_client_mode(
     cluster: Cluster, cluster_night: Night, tmp_path: Path
 ) -> None:
-    launch = {"launcher": "horovodrun", "ranks": WORKERS}
+    launch = {"launcher": "horovodrun", "ranks": WORKERS, "hosts": f"localhost:{WORKERS}"}
     config, root = copied(cluster_night, tmp_path / "copy", launch=launch)
     words = ["--config", config, "--date", cluster_night.dt, "--force"]
     # horovodrun is found beside the driver's Python
@@ -72,5 +115,7 @@ def test_ranks_by_horovodrun_from_a_driver_in_client_mode(
 
     assert trained.code == 0, trained
     assert lines_with(trained.out, rf"retrieval: {WORKERS} rank\(s\), launcher horovodrun"), trained
+    # the executors, and the host of the ranks
+    assert lines_with(trained.out, rf"preflight: {WORKERS + 1} more processes are as the driver"), trained
     assert pointers(root) != pointers(cluster_night.root)
     assert contents(root, cluster_night.dt) == contents(cluster_night.root, cluster_night.dt)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 from faults.night import Estimates
 from faults.rounds import Round, World, judge, play
@@ -13,7 +16,21 @@ from faults.scenarios import holder
 from faults.schedule import CLUSTER, LOCAL, SEED, few, numbered, schedule, victims
 from faults.starts import Drivers
 from faults.verdict import Figures
-from harness import STAGES, Night, complaint, copied, lines_with, pointers, recsys, settings_beside
+from harness import (
+    BIN,
+    PROJECT,
+    STAGES,
+    Night,
+    complaint,
+    copied,
+    end_all,
+    environment,
+    lines_with,
+    outliving,
+    pointers,
+    recsys,
+    settings_beside,
+)
 from raw_log import RawLog
 
 pytestmark = pytest.mark.integration
@@ -78,6 +95,46 @@ def test_readers_read_all_the_time(killed: Round, world: World) -> None:
 
 def test_what_was_complete_is_not_done_again(killed: Round) -> None:
     assert lines_with(killed.night.struck[-1].command.said(), r"\] (clean|featurize|train-retrieval): done before")
+
+
+def ended(command: list[str | Path], near: str, log: Path) -> tuple[int, list[str]]:
+    """Start a command and send it SIGTERM when it has said something; its exit code, and what outlived it."""
+    with log.open("w") as out:
+        words = [str(word) for word in command]
+        started = psutil.Popen(words, env=environment(), cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT)
+    family: list[psutil.Process] = []
+    try:
+        until = time.monotonic() + 120
+        while not lines_with(log.read_text(), near):
+            assert started.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.05)
+        family = started.children(recursive=True)
+        started.terminate()  # SIGTERM
+        return started.wait(30), outliving(family)
+    finally:
+        end_all([started, *family])
+
+
+def test_sigterm_ends_a_stage_with_its_java_and_ranks_and_the_next_attempt_goes_on(
+    local_root: Night, tmp_path: Path
+) -> None:
+    config, root = copied(local_root, tmp_path)
+    seen = pointers(root)
+    long = ["--set", "retrieval.epochs=400", "--set", "retrieval.patience=400"]
+    words = ["--config", config, "--date", local_root.dt, *long]
+    submit = [BIN / "spark-submit", "--master", "local[2]", "--driver-memory", "1g"]
+    by_command, by_submit = tmp_path / "command.log", tmp_path / "submit.log"
+
+    first = ended([BIN / "recsys-spark", "train-retrieval", *words], r"epoch 2: loss", by_command)
+    # the signal is Java's here, and the Python beneath it has to notice
+    second = ended([*submit, PROJECT / "jobs" / "train_retrieval.py", *words], r"resumed after epoch \d", by_submit)
+
+    for (code, left), log in ((first, by_command), (second, by_submit)):
+        assert (code, left) == (143, []), log.read_text()
+        assert len(lines_with(log.read_text(), "recsys-spark: ended by SIGTERM")) == 1, log.read_text()
+    assert not (root / "_locks" / "writer.json").exists()
+    assert pointers(root) == seen
 
 
 def test_a_root_that_a_live_process_writes_is_refused(local_root: Night, tmp_path: Path) -> None:

@@ -273,3 +273,18 @@ def test_scores_are_in_order_where_the_models_decide_alone(key: str, value: Any)
     assert parse_settings(with_change("rules.caps", [{"column": "a", "most": 1}])).in_order_of_score
     assert parse_settings(with_change("diversity", {"method": "mmr", "trade_off": 0})).in_order_of_score
     assert not parse_settings(with_change(key, value)).in_order_of_score
+
+
+def test_a_later_file_changes_the_earlier_key_by_key(tmp_path: Path) -> None:
+    base = write(tmp_path, {**TREE, "spark": {"master": "local[1]", "conf": {"a": "1", "b": "2"}}})
+    over = tmp_path / "over.yaml"
+    over.write_text(yaml.safe_dump({"spark": {"master": "yarn", "conf": {"b": "3"}}}))
+    settings = load_settings(f"{base},{over}", ["spark.conf.a=4"])
+    assert (settings.spark.master, settings.spark.conf) == ("yarn", {"a": "4", "b": "3"})
+    assert settings.model_copy(update={"spark": load_settings(base).spark}) == load_settings(base)
+
+
+def test_the_file_of_several_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecsysError) as error:
+        load_settings(f"{write(tmp_path, TREE)},{tmp_path / 'gone.yaml'}")
+    assert told(error).startswith(str(tmp_path / "gone.yaml"))

@@ -1,0 +1,95 @@
+"""How a night stands, for a scheduler: by its tables, without Spark."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rooted import DT, Root
+from typer.testing import CliRunner
+
+from recsys_spark.cli import app
+from recsys_spark.config import load_settings
+from recsys_spark.outcome import settle
+
+
+def stands(root: Root, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["outcome", "--config", str(root.config), "--date", DT, *words])
+    return done.exit_code, done.output.strip()
+
+
+def judged(root: Root, gate: str = "ok", watch: str = "ok", looked_at: str = "r1") -> None:
+    says = {"gate": {"outcome": gate, "says": f"gate says {gate}"}}
+    says["checks"] = {"outcome": watch, "says": f"watch says {watch}", "failed": []}
+    root.write("gate", DT, "g", "gate", {}, extra=says["gate"])
+    root.write("checks", DT, "w", "watch", {"top_n": looked_at}, extra=says["checks"])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    return Root(tmp_path)
+
+
+def test_a_day_without_lists_failed(root: Root) -> None:
+    assert stands(root) == (2, f"failed: no lists of {DT} are shown")
+
+
+@pytest.mark.parametrize(
+    ("gate", "watch", "shown", "code", "outcome"),
+    [
+        ("ok", "ok", True, 0, "ok"),
+        ("hold", "ok", True, 3, "alarm"),  # the champion's lists are shown
+        ("alarm", "ok", True, 3, "alarm"),
+        ("ok", "alarm", True, 3, "alarm"),
+        ("ok", "hold", False, 4, "hold"),
+        ("ok", "hold", True, 3, "alarm"),  # shown all the same, by --force
+        ("ok", "ok", False, 2, "failed"),
+    ],
+)
+def test_the_night_stands_by_both_judges_and_what_is_shown(
+    root: Root, gate: str, watch: str, shown: bool, code: int, outcome: str
+) -> None:
+    root.night(DT, "r1", show=shown)
+    judged(root, gate, watch)
+    exit_code, said = stands(root, "--json")
+    assert (exit_code, json.loads(said)["outcome"]) == (code, outcome)
+
+
+def test_lists_of_an_earlier_run_do_not_hide_that_the_new_ones_are_held(root: Root) -> None:
+    root.night(DT, "r1")
+    judged(root, watch="hold", looked_at="r2")
+    assert stands(root)[0] == 4
+
+
+def test_one_stage_may_be_asked(root: Root) -> None:
+    judged(root, gate="hold")
+    assert stands(root, "--of", "gate") == (4, "hold: gate says hold")
+    assert stands(root, "--of", "watch") == (0, "ok: watch says ok")
+
+
+def test_a_watch_that_is_off_holds_nothing(root: Root) -> None:
+    assert stands(root, "--of", "watch", "--set", "watch.enabled=false")[0] == 0
+
+
+def test_a_later_run_of_stages_keeps_what_an_earlier_one_found(root: Root) -> None:
+    judged(root, gate="alarm")
+    checks = root.write("checks", DT, "w2", "watch", {}, extra={"outcome": "ok", "says": "fine", "failed": []})
+    for manifest, level in ((root.store.need("gate", DT), "alarm"), (checks, "ok")):
+        rows = pa.table({"level": [level], "says": [f"{manifest.table} is {level}"]})
+        pq.write_table(rows, root.store.storage.path(f"{manifest.folder}/part-0.parquet"))
+    assert settle(load_settings(root.config), DT, "w2", {"checks": checks}, None) == "alarm"
+    written = root.store.storage.read_json(f"_outcomes/dt={DT}.json")
+    assert (written["outcome"], written["says"]) == ("alarm", "fine; gate says alarm")
+    assert written["failed"] == [{"table": "gate", "level": "alarm", "says": "gate is alarm"}]
+
+
+def test_tell_hands_the_words_to_the_alarms_command(root: Root, tmp_path: Path) -> None:
+    hook = f"watch.on_alarm.command=tee {tmp_path / 'told'}"
+    words = ["tell", "--config", str(root.config), "--date", DT, "--says", "task x failed", "--set", hook]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    told = json.loads((tmp_path / "told").read_text())
+    assert (told["outcome"], told["says"], told["date"]) == ("failed", "task x failed", DT)
+    assert CliRunner().invoke(app, [*words, "--set", "watch.on_alarm.command=false"]).exit_code == 1
