@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ class Answer:
 def ask_all(spark: SparkSession, root: str, launch: Launch) -> list[Answer]:
     """Answers of the driver, of all executors that Spark has now, and of the hosts on which ranks will run."""
     answers = [Answer("driver", probe(root))]
-    if not spark.sparkContext.master.startswith("local"):
+    if not (spark.sparkContext.master or "").startswith("local"):
         answers += ask_executors(spark, root)
     if launch.launcher == "horovodrun":
         answers += [ask_host(host, root) for host in hosts_of(launch)]
@@ -70,7 +70,7 @@ def ask_executors(spark: SparkSession, root: str) -> list[Answer]:
     """
     context = spark.sparkContext
 
-    def ask(tasks: Iterator[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def ask(tasks: Iterable[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Travels by value: an executor without the package can still say so."""
         where = f"{socket.gethostname()}:{os.getcwd()}"
         for _ in tasks:
@@ -139,7 +139,7 @@ def ask_host(host: str, root: str) -> Answer:
         facts = {"error": f"{type(error).__name__}: {error}"}
     after = time.time()
     facts = {"place": host, "time": after, **facts}
-    return Answer("host", facts, clock_offset(facts["time"], before, after))
+    return Answer("host", facts, clock_offset(float(facts["time"]), before, after))
 
 
 def clock_offset(said: float, before: float, after: float) -> float:
