@@ -36,7 +36,7 @@ from recsys_spark.scoring.top_k import top_k_of_scores
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.arrays import load_array, read_parquet
-from recsys_spark.tables.champion import MODELS, champion_before, named
+from recsys_spark.tables.champion import MODELS, champion_before, named, same_ids
 from recsys_spark.tables.histories import UserBlock, by_bucket, user_blocks
 from recsys_spark.tables.layout import small_frame
 
@@ -208,7 +208,7 @@ def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
     models = champion_before(work.store, work.dt)
     if models is None:
         return None, "there is no champion yet"
-    storage = work.store.storage
+    store, storage = work.store, work.store.storage
     try:
         spec = storage.read_json(f"{models['ranker'].folder}/spec.json")
         ours = storage.read_json(f"{work.inputs['ranker'].folder}/spec.json")
@@ -227,7 +227,7 @@ def _champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
         tested = models["retrieval_model"].extra.get("cuts", {}).get(TEST, 0)
         if tested > cut(work.dt, work.settings.split, TEST).time:
             raise ValueError("its test window began later than tonight's, so that it has learned from a part of that")
-        _same_ids(work, models["retrieval_model"])
+        same_ids(store, work.spark, models["retrieval_model"], work.inputs)
     except (ValueError, KeyError, RecsysError) as error:
         return None, f"the champion of {models['ranker'].dt} cannot be used: {error}"
     return models, ""
@@ -243,22 +243,6 @@ def _same_sources(work: Work, theirs: Manifest) -> None:
         missing = [at for at in (TEST, FINAL) if not work.store.storage.exists(f"{theirs.folder}/content.{at}.npy")]
         if missing:
             raise ValueError(f"it has no content vectors of the cut '{missing[0]}'")
-
-
-def _same_ids(work: Work, model: Manifest) -> None:
-    """See that every index which a model was trained on is still the same user's, or item's."""
-    store = work.store
-    for table, version in model.extra.get("trained_on", {}).items():
-        name = {"user_ids": c.USER_ID, "item_ids": c.ITEM_ID}.get(table)
-        if name is None or version == work.inputs[table].content_hash:
-            continue
-        theirs = next((each for each in store.runs(table, model.dt) if each.content_hash == version), None)
-        if theirs is None:
-            raise ValueError(f"its table {table} is gone")
-        old = store.read(work.spark, theirs).select(c.INDEX, name).withColumnRenamed(name, "theirs")
-        both = store.read(work.spark, work.inputs[table]).select(c.INDEX, name).join(old, on=c.INDEX, how="inner")
-        if both.where(f"theirs != {name}").limit(1).count():
-            raise ValueError(f"indexes of {table} were given to others since")
 
 
 def _not_finite(store: TableStore, inputs: dict[str, Manifest]) -> str:

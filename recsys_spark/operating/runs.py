@@ -95,7 +95,13 @@ def _figures(store: TableStore, manifest: Manifest) -> str:
     """What a person wants to see of a run: the lists' quality beside the best plain row, or the outcome of a check."""
     if manifest.table == "metrics":
         return _quality(store, manifest)
-    return str(manifest.extra.get("says", ""))
+    return trained(manifest) or str(manifest.extra.get("says", ""))
+
+
+def trained(manifest: Manifest) -> str:
+    """How a model was trained: warm or in full, why, and the seconds of its ranks; empty of what is no model."""
+    told = manifest.extra.get("training")
+    return f"{told['says']} ({told['seconds']:,.1f} s of training)" if told else ""
 
 
 def _quality(store: TableStore, manifest: Manifest) -> str:
