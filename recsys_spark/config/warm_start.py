@@ -33,6 +33,6 @@ class WarmStart(Section):
     )
     optimizer_state: bool = Field(
         False,
-        description="Carry the optimizers' state too: it is kept beside the models, and makes them about three times "
-        "as large",
+        description="Carry the state of the retrieval model's optimizer too: it is kept beside the vectors, and makes "
+        "them up to three times as large",
     )

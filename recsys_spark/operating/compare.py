@@ -6,9 +6,10 @@ import numpy as np
 
 from recsys_spark.config import Gate
 from recsys_spark.errors import RecsysError
-from recsys_spark.operating.runs import sealed, trained
+from recsys_spark.operating.runs import sealed
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.champion import training_of
 
 TABLE = "user_metrics"
 
@@ -70,5 +71,5 @@ def side_by_side(store: TableStore, one: Manifest, two: Manifest, gate: Gate) ->
 def _trained(store: TableStore, run: Manifest) -> list[str]:
     """How the night's models were trained, a line each; nothing of those that are gone."""
     found = {table: sealed(store, table, run.dt, run.inputs.get(table, "")) for table in ("retrieval_model", "ranker")}
-    told = {table: trained(manifest) for table, manifest in found.items() if manifest is not None}
+    told = {table: training_of(manifest) for table, manifest in found.items() if manifest is not None}
     return [f"   {table}: {text}" for table, text in told.items() if text]

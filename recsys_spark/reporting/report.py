@@ -17,6 +17,7 @@ from recsys_spark.reporting.people import people
 from recsys_spark.reporting.plots import curve_plots
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest
+from recsys_spark.tables.champion import training_of
 
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
@@ -122,8 +123,10 @@ def _versions(work: Work) -> list[tuple[str, str]]:
         for name, table in chosen
         if table in runs
     ]
+    trained = [(f"{name}, training", training_of(runs[table])) for name, table in chosen if table in runs]
     return [
         *shown,
+        *[each for each in trained if each[1]],
         ("Settings of the lists", f"hash {runs['top_n'].settings_hash}"),
         ("Code", f"recsys_spark {work.stamp.code_version}"),
     ]

@@ -13,6 +13,7 @@ from recsys_spark.tables.store import TableStore
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+TRAINING = "training"  # key of a model's extra: how it was trained
 MODELS = ("retrieval_model", "content_model", "ranker")  # content vectors go with the item vectors
 
 
@@ -53,6 +54,12 @@ def champion_before(store: TableStore, dt: str) -> dict[str, Manifest] | None:
         return resolve(store, names)
     except (RecsysError, KeyError):
         return None
+
+
+def training_of(model: Manifest) -> str:
+    """How a model was trained: warm or in full, why, and the seconds of its ranks; empty of what says nothing of it."""
+    told = model.extra.get(TRAINING)
+    return f"{told['says']} ({told.get('seconds', 0.0):,.1f} s of training)" if told else ""
 
 
 def same_ids(store: TableStore, spark: SparkSession, model: Manifest, inputs: dict[str, Manifest]) -> None:

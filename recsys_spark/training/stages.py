@@ -19,13 +19,14 @@ from recsys_spark.progress import say
 from recsys_spark.stage import Plan, Stage, Work
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.champion import TRAINING
 from recsys_spark.tables.examples import group_of
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.versions import BINDING
 from recsys_spark.tracking import describe
 from recsys_spark.training.launch import launch
-from recsys_spark.training.warm import TRAINING, Start, decides
+from recsys_spark.training.warm import Start, decides
 from recsys_spark.training.warm_jobs import (
     fields_of,
     ranker_start,

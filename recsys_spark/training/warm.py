@@ -22,9 +22,8 @@ from typing import Any
 
 from recsys_spark.config import Settings
 from recsys_spark.tables import Manifest, TableStore
-from recsys_spark.tables.champion import champion_before, named
+from recsys_spark.tables.champion import TRAINING, champion_before, named
 
-TRAINING = "training"  # key of a manifest's extra
 WARM, FULL = "warm", "full"
 
 

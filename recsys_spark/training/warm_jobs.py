@@ -17,16 +17,16 @@ from recsys_spark.stage import Plan, Work
 from recsys_spark.streaming import Sample, count
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
-from recsys_spark.tables.champion import same_ids
+from recsys_spark.tables.champion import TRAINING, same_ids
 from recsys_spark.tables.layout import index_size
 from recsys_spark.training.carried import Field, carried, vocabulary_of
-from recsys_spark.training.warm import FULL, TRAINING, Start, full, start_of
+from recsys_spark.training.warm import FULL, Start, full, start_of
 
 # settings of the retrieval model that may be others than the champion's: how long it learns, how fast, and where
 _PACE = {
     "epochs", "refit_epochs", "batch_size", "learning_rate", "patience", "schedule", "warmup_share", "clip_norm",
     "exchange", "keep_checkpoints", "checkpoint_minutes", "read_timeout", "shard_users", "validation_users",
-    "validation_k", "stop_on", "neumf",
+    "validation_k", "stop_on", "neumf", "ials",
 }  # fmt: skip
 
 
@@ -212,8 +212,9 @@ def _attributes(work: Plan, side: str) -> dict[str, Any]:
 
 
 def _same_shape(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    if ours["model"] != "mf":
-        raise ValueError(f"retrieval.model {ours['model']} always trains anew")
+    if ours["model"] != "mf" or ours["fit"] != "gradient":
+        name = ours["model"] if ours["model"] != "mf" else ours["fit"]
+        raise ValueError(f"{name} always trains anew")
     for name in {**theirs, **ours}:
         if theirs.get(name) != ours.get(name):
             raise ValueError(f"{name} was {theirs.get(name)!r}, now it is {ours.get(name)!r}")

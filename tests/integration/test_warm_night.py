@@ -1,0 +1,94 @@
+"""The second night of a root goes on from the first; the tests of kills, launchers and clusters do the same one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from harness import Night, copied, recsys
+from safetensors.numpy import load
+
+from recsys_spark.config import load_settings
+from recsys_spark.pipeline import run_stages
+from recsys_spark.tables import TableStore
+from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.champion import MODELS
+from recsys_spark.training.carried import vocabulary_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.integration
+
+
+def test_the_first_night_is_full_and_the_second_goes_on_from_it(local_root: Night, before: Night) -> None:
+    for model in ("retrieval_model", "ranker"):
+        first, second = (local_root.store.need(model, dt) for dt in (before.dt, local_root.dt))
+        assert first.extra["training"]["kind"] == "full"
+        assert first.extra["training"]["full_since"] == before.dt
+        told = second.extra["training"]
+        assert (told["kind"], told["full_since"]) == ("warm", before.dt)
+        assert told["seconds"] > 0
+        for table in MODELS:
+            theirs = local_root.store.need(table, before.dt)
+            assert second.extra["models"][table]["content_hash"] == theirs.content_hash
+    assert f"retrieval: warm: from the model of {before.dt}" in local_root.run.out
+
+
+def test_ids_keep_their_vectors_nearly(local_root: Night, before: Night) -> None:
+    """A pass at a slow rate moves what was there; what is new was made of it."""
+    folders = [local_root.store.need("retrieval_model", dt).folder for dt in (before.dt, local_root.dt)]
+    for side in ("user", "item"):
+        old, new = (load_array(local_root.store.storage, f"{each}/{side}_vectors.final.npy") for each in folders)
+        assert len(new) > len(old)
+        change = np.linalg.norm(new[2 : len(old), :-1] - old[2:, :-1], axis=1)
+        assert np.median(change) < 0.5 * np.median(np.linalg.norm(old[2:, :-1], axis=1))
+
+
+def test_runs_and_compare_tell_how_the_models_were_trained(local_root: Night, before: Night) -> None:
+    listed = recsys("runs", "--config", local_root.config, "--table", "ranker", "--json")
+    figures = {run["date"]: run["figures"] for run in json.loads(listed.out)}
+    assert figures[before.dt].startswith("full: there is no champion yet (")
+    assert figures[local_root.dt].startswith(f"warm: from the model of {before.dt}")
+    shown = recsys("compare", before.dt, local_root.dt, "--config", local_root.config)
+    assert shown.out.count("s of training)") == 4, shown
+
+
+def test_the_rankers_rows_are_carried_by_value(local_root: Night, before: Night) -> None:
+    """Some fields have new values tonight, so that the rows of others lie elsewhere than they did."""
+    store, found = local_root.store, []
+    for dt in (before.dt, local_root.dt):
+        folder = store.need("ranker", dt).folder
+        spec = store.storage.read_json(f"{folder}/spec.json")
+        rows = load(store.storage.read_bytes(f"{folder}/model.safetensors"))["embedding.weight"]
+        values = vocabulary_of(read_parquet(store.storage, store.need("vocabularies", dt).folder))
+        starts = np.concatenate([[0], np.cumsum(spec["spec"]["sizes"])])
+        fields = [(side, name) for side in ("user", "item") for name in spec["fields"][side]["codes"]]
+        found.append(
+            {
+                (*field, value): rows[start + code]
+                for field, start in zip(fields, starts, strict=False)
+                for value, code in values.get(field, {}).items()
+            }
+        )
+    old, new = found
+    both = sorted(old.keys() & new.keys())
+    assert len(both) > 5
+    assert len(new) > len(both)
+    ours, theirs = (np.stack([rows[key] for key in both]) for rows in (new, old))
+    distance = np.linalg.norm(ours[:, None] - theirs[None, :], axis=2)
+    assert (distance.argmin(axis=1) == np.arange(len(both))).mean() > 0.8
+
+
+def test_a_champion_of_another_shape_has_the_night_done_in_full(
+    local_root: Night, tmp_path: Path, spark: SparkSession
+) -> None:
+    config, root = copied(local_root, tmp_path, launch={"launcher": "local", "ranks": 1}, retrieval={"dim": 6})
+    settings = load_settings(config)
+    run_stages(spark, settings, local_root.dt, ["train-retrieval"])
+    told = TableStore(str(root)).need("retrieval_model", local_root.dt).extra["training"]
+    assert (told["kind"], told["full_since"]) == ("full", local_root.dt)
+    assert "cannot be gone on from: dim was" in told["says"]
