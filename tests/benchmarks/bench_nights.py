@@ -13,7 +13,9 @@ had too:
 * ``retrieval``: the model's order of the whole catalogue, each night, warm and full;
 * ``lists``: the order that is published, DeepFM's, every fifth night, warm and full;
 * ``oracle``: the generator's own probabilities of the window's days, which no learner can know: the best that is
-  reachable on average. ``ndcg_of_oracle`` is the share of it that the lists have.
+  reachable on average. ``ndcg_of_oracle`` is the share of it that the lists have;
+* ``informed``: a learner that is told how items are alike and how popular each is among those, and has to learn the
+  users' tastes alone, from their events before the cut: what is left to it is how little the events say.
 
 Seconds are those of the ranks that train, without the start of their processes. Ends with one line of JSON. It
 measures; it asserts nothing.
@@ -40,6 +42,7 @@ from recsys_spark.cuts import TEST, Cut, cut
 from recsys_spark.evaluation.per_user import ndcg_of_users
 from recsys_spark.generator import LogSpec, catalogue, generate, oracle_scores
 from recsys_spark.generator.settings import settings_tree
+from recsys_spark.generator.world import world_of
 from recsys_spark.pipeline import load_stage
 from recsys_spark.spark import make_session
 from recsys_spark.stage import run_stage
@@ -57,6 +60,7 @@ SPEC = LogSpec(rows=240_000, days=45, users=300, items=300, seed=int(os.environ.
 PREPARED = ("clean", "featurize")
 TRAINED = ("train-retrieval", "sources", "candidates", "train-ranker")
 SHOWN = ("rules", "score", "publish")
+_HALF_LIFE = 3.0  # days, of an event that says what somebody likes
 EVERY = 5  # nights whose lists are evaluated, and done in full on a second root
 
 
@@ -91,7 +95,7 @@ def settings_for(out: str, root: str) -> Settings:
         "buckets": 4,
         "split": {"valid_days": 3, "test_days": 3, "ranker_windows": 2},
         "features": {**tree["features"], "recent_days": 14},
-        "retrieval": {"half_life_days": 10},
+        "retrieval": {"half_life_days": 4, "batch_size": 256, "epochs": 12},
         "rules": {"hide_seen": "none"},
         "score": {"explain": False},
         "spark": {**tree["spark"], "driver_memory": "1g", "shuffle_partitions": 2},
@@ -124,6 +128,7 @@ class Bench:
         night.seconds["retrieval full"] = again.extra[TRAINING]["seconds"]
         night.ndcg["retrieval full"] = window.of_vectors(store, again)
         night.ndcg["oracle"] = window.of_oracle(self.out, store, dt)
+        night.ndcg["informed"] = window.of_informed(store, dt)
         night.seconds["ranker"] = written["ranker"].extra[TRAINING]["seconds"]
         if date_number(dt) % EVERY == EVERY - 1:
             night.ndcg["lists"] = _lists(store, self._run(self.settings, dt, "evaluate")["metrics"])
@@ -173,6 +178,7 @@ class Window:
 
     at: Cut
     users: NDArray[np.int32]
+    known: UserBlock
     taken: UserBlock
     allowed: NDArray[np.bool_]
 
@@ -181,11 +187,12 @@ class Window:
         at = cut(dt, settings.split, TEST)
         block = UserBlock.from_arrow(read_parquet(store.storage, store.need("histories", dt).folder))
         after = block.between(at.time, at.until)
-        taken = after.take(np.flatnonzero(np.diff(after.indptr) > 0))
+        active = np.flatnonzero(np.diff(after.indptr) > 0)
+        taken, known = after.take(active), block.before(at.time).take(active)
         stats = read_parquet(store.storage, store.need("item_stats", dt).folder, [("cut", "=", TEST)])
         allowed = np.zeros(int(store.need("item_ids", dt).extra["next_index"]), bool)
         allowed[stats[c.ITEM_INDEX].to_numpy()] = stats["events"].to_numpy() > 0
-        return cls(at, taken.users, taken, allowed)
+        return cls(at, taken.users, known, taken, allowed)
 
     def of_vectors(self, store: TableStore, model: Manifest) -> float:
         """NDCG of a retrieval model's order of the catalogue."""
@@ -210,6 +217,26 @@ class Window:
         by_index = np.zeros((len(self.users), len(self.allowed)))
         by_index[:, index.index.to_numpy()] = scores[:, [places[name] for name in index]]
         return self._ndcg(by_index, np.ones(len(self.allowed), bool))
+
+    def of_informed(self, store: TableStore, dt: str) -> float:
+        """NDCG of a learner that counts each user's events in the true clusters: newer ones more, and one of anybody's.
+
+        Half-life and weight of the prior are those that were best on such a log.
+        """
+        world = world_of(SPEC)
+        places = {name: number for number, name in enumerate(world.item_names(np.arange(SPEC.items)))}
+        ids = read_parquet(store.storage, store.need("item_ids", dt).folder)
+        number = np.zeros(len(self.allowed), np.int64)
+        number[ids[c.INDEX].to_numpy()] = [places[name] for name in ids[c.ITEM_ID].to_pylist()]
+        cluster = number % world.clusters
+        day = (self.at.time // c.SECONDS_PER_DAY) - int(np.datetime64(SPEC.start, "D").astype(np.int64))
+        share = world.popularity_on(day)[number] * self.allowed
+        share /= np.maximum(np.bincount(cluster, share, world.clusters)[cluster], 1e-30)
+        counts = np.zeros((len(self.users), world.clusters))
+        age = (self.at.time - self.known.times) / c.SECONDS_PER_DAY
+        np.add.at(counts, (self.known.rows, cluster[self.known.items]), 0.5 ** (age / _HALF_LIFE))
+        taste = counts + counts.sum(axis=0) / counts.sum()
+        return self._ndcg((taste / taste.sum(axis=1, keepdims=True))[:, cluster] * share, self.allowed)
 
     def _ndcg(self, scores: NDArray[np.float64], allowed: NDArray[np.bool_]) -> float:
         scores = np.where(allowed, scores, -np.inf)
@@ -241,7 +268,11 @@ def summary(nights: list[Night], bench: Bench) -> dict[str, Any]:
     mine, full = (sum(each.seconds[a] + each.seconds[b] for each in both) for a, b in _BOTH)
     found["warm_ndcg_share"] = found["warm_ndcg_share_lists"]
     found["warm_time_share"] = round(mine / full, 4) if full else None
-    for key, name in (("ndcg_of_oracle", "lists"), ("retrieval_of_oracle", "retrieval")):
+    for key, name in (
+        ("ndcg_of_oracle", "lists"),
+        ("retrieval_of_oracle", "retrieval"),
+        ("informed_of_oracle", "informed"),
+    ):
         some = [each for each in nights if name in each.ndcg]
         found[key] = round(sum(each.ndcg[name] for each in some) / sum(each.ndcg["oracle"] for each in some), 4)
     found["oracle_ndcg"] = round(statistics.mean(each.ndcg["oracle"] for each in nights), 4)
