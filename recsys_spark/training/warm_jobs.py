@@ -221,7 +221,7 @@ def _same_shape(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
 
 
 def _fitting_cuts(theirs: dict[str, int], ours: list[Cut]) -> None:
-    if list(theirs) != [each.name for each in ours]:
+    if theirs.keys() != {each.name for each in ours}:
         raise ValueError("it has other cuts (split)")
     late = [each.name for each in ours if theirs[each.name] > each.time]
     if late:
