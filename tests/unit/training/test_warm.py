@@ -143,6 +143,8 @@ def test_a_model_of_another_shape_is_told(settings: Settings, change: dict[str, 
     )
     with pytest.raises(ValueError, match="neumf always trains anew"):
         _same_shape(ours, {**ours, "model": "neumf"})
+    with pytest.raises(ValueError, match="ials always trains anew"):
+        _same_shape(ours, {**ours, "fit": "ials"})
 
 
 def test_a_snapshot_that_knows_what_must_be_guessed_is_refused(settings: Settings) -> None:
