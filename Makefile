@@ -90,6 +90,10 @@ bench-train: setup ## training speed beside peers (REPRODUCE_DATA=FOLDER BENCH_S
 bench-score: setup ## scoring speed beside the bare product and peers; BENCH_SCALE=small|full BENCH_ONLY=part,part
 	@$(IN_VENV) python tests/benchmarks/bench_score.py
 
+.PHONY: bench-nights
+bench-nights: setup ## 30 generated nights with drift: warm start beside full retrain, in quality and time; BENCH_NIGHTS=30
+	@$(IN_VENV) python tests/benchmarks/bench_nights.py
+
 .PHONY: reproduce-ncf reproduce-gowalla reproduce-ctr
 reproduce-ncf: setup ## published table: MovieLens-1M, leave-one-out (REPRODUCE_DATA=FOLDER SEEDS=3)
 reproduce-gowalla: setup ## published table: Gowalla, full ranking (REPRODUCE_DATA=FOLDER SEEDS=3)

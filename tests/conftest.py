@@ -18,7 +18,10 @@ SettingsFactory = Callable[..., Settings]
 
 
 # files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
-NIGHTS = {f"test_{name}.py" for name in ("airflow", "cluster", "gate", "kill", "local", "notebook", "tracking", "tune")}
+NIGHTS = {
+    f"test_{name}.py"
+    for name in ("airflow", "cluster", "gate", "kill", "local", "notebook", "tracking", "tune", "warm_night")
+}
 
 
 @pytest.hookimpl(optionalhook=True)

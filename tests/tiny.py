@@ -42,6 +42,7 @@ TINY_TREE: dict[str, Any] = {
         "row_group_rows": 1_000,
         "min_row_groups": 2,
     },
+    "warm_start": {"full_every_nights": 30},  # its nights lie a week apart; the second is a warm one
     "retrieval": {"dim": 8, "epochs": 1, "batch_size": 512, "negatives": 32, "learning_rate": 0.05},
     "candidates": {"retrieved": 20, "own": 20},
     "ranker": {"dim": 4, "hidden": [8], "epochs": 1, "batch_size": 512},

@@ -251,7 +251,16 @@ def pack_environment(project: Path, target: Path, env: Mapping[str, str]) -> Non
         environment.install("installing venv-pack2", PACKER)
         target.parent.mkdir(parents=True, exist_ok=True)
         with step(f"packing {target.name}"):
-            words: list[str | Path] = ["--prefix", venv, "--output", target, "--force", "--quiet", "--compress-level", "3"]
+            words: list[str | Path] = [
+                "--prefix",
+                venv,
+                "--output",
+                target,
+                "--force",
+                "--quiet",
+                "--compress-level",
+                "3",
+            ]
             words += ["--exclude", "*/pyspark/jars/*"]  # an executor is a Java of the cluster's Spark already
             run_logged([venv / "bin" / "venv-pack", *words], environment.log, "packing the environment")
         stamp.finish(venv, "packed", [], choices)

@@ -24,6 +24,7 @@ from recsys_spark.config.rules import Boost, Cap, Diversity, Explore, IdTable, P
 from recsys_spark.config.settings import Settings
 from recsys_spark.config.sources import Candidates, Cold, Segment, Source
 from recsys_spark.config.tuning import Parameter, Tuning, load_tuning
+from recsys_spark.config.warm_start import WarmStart
 from recsys_spark.config.watch import OnAlarm, Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
@@ -67,6 +68,7 @@ __all__ = [
     "Tracking",
     "Training",
     "Tuning",
+    "WarmStart",
     "Watch",
     "load_settings",
     "load_tuning",

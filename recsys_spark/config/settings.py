@@ -20,6 +20,7 @@ from recsys_spark.config.models import Evaluate, Labels, Publish, Ranker, Report
 from recsys_spark.config.operating import Retention
 from recsys_spark.config.rules import Diversity, Rules
 from recsys_spark.config.sources import Candidates, Cold
+from recsys_spark.config.warm_start import WarmStart
 from recsys_spark.config.watch import Watch
 from recsys_spark.config.where import Launch, Spark, Tracking
 
@@ -36,6 +37,7 @@ class Settings(Section):
     privacy: Privacy = Privacy()
     split: Split = Split()
     features: Features = Features()
+    warm_start: WarmStart = WarmStart()
     retrieval: Retrieval = Retrieval()
     candidates: Candidates = Candidates()
     cold: Cold = Cold()

@@ -15,7 +15,7 @@ from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.stage import Work
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import load_array
-from recsys_spark.tables.champion import champion_before
+from recsys_spark.tables.champion import champion_before, same_ids
 
 # what the codes of a feature follow from, beside the values: name in feature_spec, and in words
 _ENCODING = {
@@ -40,7 +40,7 @@ def usable_champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
         tested = models["retrieval_model"].extra.get("cuts", {}).get(TEST, 0)
         if tested > cut(work.dt, work.settings.split, TEST).time:
             raise ValueError("its test window began later than tonight's, so that it has learned from a part of that")
-        _same_ids(work, models["retrieval_model"])
+        same_ids(work.store, work.spark, models["retrieval_model"], work.inputs)
     except (ValueError, KeyError, RecsysError) as error:
         return None, f"the champion of {models['ranker'].dt} cannot be used: {error}"
     return models, ""
@@ -133,19 +133,3 @@ def _same_sources(work: Work, theirs: Manifest) -> None:
         missing = [at for at in (TEST, FINAL) if not work.store.storage.exists(f"{theirs.folder}/content.{at}.npy")]
         if missing:
             raise ValueError(f"it has no content vectors of the cut '{missing[0]}'")
-
-
-def _same_ids(work: Work, model: Manifest) -> None:
-    """See that every index which a model was trained on is still the same user's, or item's."""
-    store = work.store
-    for table, version in model.extra.get("trained_on", {}).items():
-        name = {"user_ids": c.USER_ID, "item_ids": c.ITEM_ID}.get(table)
-        if name is None or version == work.inputs[table].content_hash:
-            continue
-        theirs = next((each for each in store.runs(table, model.dt) if each.content_hash == version), None)
-        if theirs is None:
-            raise ValueError(f"its table {table} is gone")
-        old = store.read(work.spark, theirs).select(c.INDEX, name).withColumnRenamed(name, "theirs")
-        both = store.read(work.spark, work.inputs[table]).select(c.INDEX, name).join(old, on=c.INDEX, how="inner")
-        if both.where(f"theirs != {name}").limit(1).count():
-            raise ValueError(f"indexes of {table} were given to others since")

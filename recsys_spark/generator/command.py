@@ -36,6 +36,9 @@ def generate(
         float, typer.Option(help="Share of rows of one user (extreme_activity is off then)")
     ] = 0.0,
     hot_item_share: Annotated[float, typer.Option(help="Share of rows of one item")] = 0.0,
+    fashion: Annotated[
+        float, typer.Option(help="How far popularity drifts: an item's rises and falls by exp(fashion)")
+    ] = _D.fashion,
     log_format: Annotated[str, typer.Option("--format", help=" | ".join(FORMATS))] = "parquet",
     rows_per_file: Annotated[int, typer.Option(help="Rows in a file, at most")] = _D.rows_per_file,
 ) -> None:
@@ -44,9 +47,8 @@ def generate(
     OUT/events/dt=…/part-…, OUT/items, OUT/users, OUT/settings.yaml and OUT/truth are written, in parallel by Spark.
     """
     rates = dirt(level, _shares(rate or []), text, log_format != "parquet", hot_user_share > 0)
-    spec = LogSpec(
-        rows, days, users, items, seed, end_date, rates, text, hot_user_share, hot_item_share, log_format, rows_per_file
-    )
+    size = (rows, days, users, items, seed, end_date, rates)
+    spec = LogSpec(*size, text, hot_user_share, hot_item_share, log_format, rows_per_file, fashion)
     _make(spec, out)
 
 

@@ -48,6 +48,9 @@ class LogSpec:
         parquet, csv or json.
     rows_per_file : int
         At most, in one file.
+    fashion : float
+        How far an item's popularity rises and falls: times exp(±fashion) at most, each item at its own time. 0: it
+        stays as it is.
     """
 
     rows: int = 100_000
@@ -62,6 +65,7 @@ class LogSpec:
     hot_item_share: float = 0.0
     log_format: str = "parquet"
     rows_per_file: int = 1_000_000
+    fashion: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be generated as promised."""
@@ -71,6 +75,7 @@ class LogSpec:
             self._within(name, getattr(self, name), low, high)
         for name in ("hot_user_share", "hot_item_share"):
             self._within(name, getattr(self, name), 0, 0.9)
+        self._within("fashion", self.fashion, 0, 5)
         self._within("hot_item_share", self.hot_user_share + self.hot_item_share, 0, 0.9)
         if self.log_format not in FORMATS:
             raise RecsysError(f"format '{self.log_format}' is unknown", "--format", f"Known: {', '.join(FORMATS)}.")

@@ -20,6 +20,7 @@ BEST = 4
 TEMPERATURE = 1.0
 EXPLORE = 0.1  # share of looks at a cluster drawn at random
 DRIFT_DAYS = 120.0  # after a quarter of it a user's taste is another one
+FASHION_DAYS = 60.0  # an item is in fashion again
 HOT = 0  # number of the hot user and of the hot item
 
 
@@ -115,6 +116,14 @@ class World:
         rank[order] = items - starts[cluster[order]] + 1
         return 1.0 / rank
 
+    def popularity_on(self, day: int) -> Floats:
+        """Weight of each item on a day: what it is, times its fashion."""
+        if not self.spec.fashion:
+            return self.popularity
+        phase = uniform(self.spec.seed, "fashion", np.arange(self.spec.items))
+        weight: Floats = self.popularity * np.exp(self.spec.fashion * np.sin(2 * np.pi * (day / FASHION_DAYS + phase)))
+        return weight
+
     @cached_property
     def price(self) -> Floats:
         """Price of each item, in cents' steps."""
@@ -125,7 +134,7 @@ class World:
         items = np.arange(self.items_on(day))
         order = np.argsort(items % self.clusters, kind="stable")
         first = np.searchsorted((items % self.clusters)[order], np.arange(self.clusters + 1))
-        return Shelf(order, np.cumsum(self.popularity[order]), first)
+        return Shelf(order, np.cumsum(self.popularity_on(day)[order]), first)
 
     def probabilities(self, users: Ints, day: int) -> Floats:
         """Probability that an event of a user on a day is about an item: U × items, in the order of item numbers."""
@@ -133,7 +142,7 @@ class World:
         by_cluster = np.full((len(users), self.clusters), EXPLORE / self.clusters)
         np.put_along_axis(by_cluster, best, np.take_along_axis(by_cluster, best, 1) + (1 - EXPLORE) * weight, 1)
         items = np.arange(self.items_on(day))
-        cluster, share = items % self.clusters, self.popularity[: len(items)].copy()
+        cluster, share = items % self.clusters, self.popularity_on(day)[: len(items)].copy()
         share /= np.bincount(cluster, share, self.clusters)[cluster]
         result = np.zeros((len(users), self.spec.items))
         result[:, : len(items)] = by_cluster[:, cluster] * share

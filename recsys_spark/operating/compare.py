@@ -6,8 +6,10 @@ import numpy as np
 
 from recsys_spark.config import Gate
 from recsys_spark.errors import RecsysError
+from recsys_spark.operating.runs import sealed
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.champion import training_of
 
 TABLE = "user_metrics"
 
@@ -48,7 +50,9 @@ def side_by_side(store: TableStore, one: Manifest, two: Manifest, gate: Gate) ->
         raise RecsysError("no user was ranked in both runs", f"runs of {TABLE}", "Compare nights of one log.")
     lines = [
         f"A: {one.dt} run {one.run_id}",
+        *_trained(store, one),
         f"B: {two.dt} run {two.run_id}",
+        *_trained(store, two),
         f"NDCG@{ks[0]}; difference B - A with its {gate.confidence:.0%} interval over the users of both",
         "",
         f"{'model':<12}{'users':>9}{'A':>10}{'B':>10}{'B - A':>10}   interval",
@@ -62,3 +66,10 @@ def side_by_side(store: TableStore, one: Manifest, two: Manifest, gate: Gate) ->
             f"{low:+.4f} to {high:+.4f}"
         )
     return "\n".join(lines)
+
+
+def _trained(store: TableStore, run: Manifest) -> list[str]:
+    """How the night's models were trained, a line each; nothing of those that are gone."""
+    found = {table: sealed(store, table, run.dt, run.inputs.get(table, "")) for table in ("retrieval_model", "ranker")}
+    told = {table: training_of(manifest) for table, manifest in found.items() if manifest is not None}
+    return [f"   {table}: {text}" for table, text in told.items() if text]

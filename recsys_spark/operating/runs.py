@@ -8,6 +8,7 @@ from typing import Any
 from recsys_spark.errors import RecsysError
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
+from recsys_spark.tables.champion import training_of
 from recsys_spark.tables.manifest import run_folder
 from recsys_spark.tables.pointer import Pointer, read_pointer
 from recsys_spark.tables.store import MANIFEST
@@ -95,7 +96,7 @@ def _figures(store: TableStore, manifest: Manifest) -> str:
     """What a person wants to see of a run: the lists' quality beside the best plain row, or the outcome of a check."""
     if manifest.table == "metrics":
         return _quality(store, manifest)
-    return str(manifest.extra.get("says", ""))
+    return training_of(manifest) or str(manifest.extra.get("says", ""))
 
 
 def _quality(store: TableStore, manifest: Manifest) -> str:

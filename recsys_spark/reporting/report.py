@@ -23,6 +23,7 @@ from recsys_spark.reporting.quality import RIVALS, quality
 from recsys_spark.reporting.trend import FIRST, events_of_day, nights, small_multiples, volume_plot
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import Manifest, TableStore
+from recsys_spark.tables.champion import training_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -135,8 +136,10 @@ def _versions(work: Work) -> list[tuple[str, str]]:
         for name, table in chosen
         if table in runs
     ]
+    trained = [(f"{name}, training", training_of(runs[table])) for name, table in chosen if table in runs]
     return [
         *shown,
+        *[each for each in trained if each[1]],
         ("Settings of the lists", f"hash {runs['top_n'].settings_hash}"),
         ("Code", f"recsys_spark {work.stamp.code_version}"),
     ]

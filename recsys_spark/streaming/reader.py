@@ -26,6 +26,7 @@ from torch import Tensor
 from recsys_spark.errors import RecsysError
 from recsys_spark.streaming.cut import Columns, cut, rows_of
 from recsys_spark.streaming.prefetch import read_ahead
+from recsys_spark.streaming.sample import Sample
 from recsys_spark.streaming.window import Window
 
 T = TypeVar("T")
@@ -125,6 +126,8 @@ class ExampleStream:
         Batches that a thread hands over together; it is up to three times as many ahead. 0: none, and no thread.
     timeout : float
         Seconds to wait for a batch before the reader is given up; needs the thread.
+    sample : Sample, optional
+        Rows that are given, where it is not all of them; the shard's number of rows is theirs.
     """
 
     def __init__(
@@ -138,11 +141,12 @@ class ExampleStream:
         together: str | None = None,
         ahead: int = 16,
         timeout: float = 600.0,
+        sample: Sample | None = None,
     ) -> None:
         _check_versions()
         self.shard, self.columns, self.batch_size = shard, columns, batch_size
         self.seed, self.rank, self.window, self.together = seed, rank, window, together
-        self.ahead, self.timeout = ahead, timeout
+        self.ahead, self.timeout, self.sample = ahead, timeout, sample
         self._spare: list[tuple[Window, Window]] = []  # of passes that ended: their memory
         self.pinned = torch.cuda.is_available()
 
@@ -152,7 +156,8 @@ class ExampleStream:
     def describe(self) -> dict[str, Any]:
         """What decides the batches of all ranks: a run can be resumed on a stream that says the same."""
         order = {"batch_size": self.batch_size, "seed": self.seed, "window": self.window, "together": self.together}
-        return {**self.shard.whole, "columns": self.columns, **order}
+        sample = {} if self.sample is None else {"sample": self.sample.to_json()}
+        return {**self.shard.whole, "columns": self.columns, **order, **sample}
 
     def epoch(self, epoch: int, shuffle: bool = True, skip: int = 0) -> Generator[dict[str, Tensor], None, None]:
         """Yield ``len(self)`` batches: a tensor [batch_size] a column, and ``row_weight`` (0 for padding rows).
@@ -215,10 +220,18 @@ class ExampleStream:
             generator.shuffle(urls)
         windows = self._spare.pop() if self._spare else (Window(self.columns), Window(self.columns))
         try:
-            with closing(_read_all(urls, self.columns)) as groups:
+            with closing(self._read_all(urls)) as groups:
                 yield from self._of_windows(groups, generator, *windows)
         finally:
             self._spare.append(windows)
+
+    def _read_all(self, urls: list[str]) -> Generator[Columns, None, None]:
+        """Columns of each file in turn, of the rows that are to be given."""
+        with closing(_read_all(urls, self.columns)) as groups:
+            for group in groups:
+                some = group if self.sample is None else self.sample.take(group)
+                if rows_of(some):
+                    yield some
 
     def _of_windows(
         self, groups: Iterator[Columns], generator: np.random.Generator | None, now: Window, later: Window

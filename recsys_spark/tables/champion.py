@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from recsys_spark import columns as c
 from recsys_spark.errors import RecsysError
 from recsys_spark.tables.manifest import Manifest
 from recsys_spark.tables.store import TableStore
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+TRAINING = "training"  # key of a model's extra: how it was trained
 MODELS = ("retrieval_model", "content_model", "ranker")  # content vectors go with the item vectors
 
 
@@ -49,3 +54,32 @@ def champion_before(store: TableStore, dt: str) -> dict[str, Manifest] | None:
         return resolve(store, names)
     except (RecsysError, KeyError):
         return None
+
+
+def training_of(model: Manifest) -> str:
+    """How a model was trained: warm or in full, why, and the seconds of its ranks; empty of what says nothing of it."""
+    told = model.extra.get(TRAINING)
+    return f"{told['says']} ({told.get('seconds', 0.0):,.1f} s of training)" if told else ""
+
+
+def same_ids(store: TableStore, spark: SparkSession, model: Manifest, inputs: dict[str, Manifest]) -> None:
+    """See that every index which a model was trained on is still the same user's, or item's.
+
+    Raises
+    ------
+    ValueError
+        It is not, or nobody can tell.
+    """
+    for table, version in model.extra.get("trained_on", {}).items():
+        name = {"user_ids": c.USER_ID, "item_ids": c.ITEM_ID}.get(table)
+        if name is None or version == inputs[table].content_hash:
+            continue
+        if table in model.inputs and inputs[table].extra.get("base") == model.inputs[table]:
+            continue  # tonight's table was made by appending to theirs
+        theirs = next((each for each in store.runs(table, model.dt) if each.content_hash == version), None)
+        if theirs is None:
+            raise ValueError(f"its table {table} is gone")
+        old = store.read(spark, theirs).select(c.INDEX, name).withColumnRenamed(name, "theirs")
+        both = store.read(spark, inputs[table]).select(c.INDEX, name).join(old, on=c.INDEX, how="inner")
+        if both.where(f"theirs != {name}").limit(1).count():
+            raise ValueError(f"indexes of {table} were given to others since")

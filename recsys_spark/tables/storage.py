@@ -57,6 +57,10 @@ class Storage:
         """URI for Spark and Petastorm."""
         return f"{self.uri}/{relative}"
 
+    def relative(self, url: str) -> str:
+        """Undoes ``url``."""
+        return url.removeprefix(f"{self.uri}/")
+
     def exists(self, relative: str) -> bool:
         """Tell whether a file or folder is there."""
         return bool(self.fs.get_file_info(self.path(relative)).type != fs.FileType.NotFound)

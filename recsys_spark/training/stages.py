@@ -15,15 +15,26 @@ from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, cuts
 from recsys_spark.errors import RecsysError
+from recsys_spark.progress import say
 from recsys_spark.stage import Plan, Stage, Work
-from recsys_spark.tables import Manifest
+from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import load_array, read_parquet
+from recsys_spark.tables.champion import TRAINING
 from recsys_spark.tables.examples import group_of
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.layout import index_size
 from recsys_spark.tables.versions import BINDING
 from recsys_spark.tracking import describe
 from recsys_spark.training.launch import launch
+from recsys_spark.training.warm import Start, decides
+from recsys_spark.training.warm_jobs import (
+    fields_of,
+    ranker_start,
+    retrieval_start,
+    shape,
+    warm_ranker,
+    warm_retrieval,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -34,10 +45,15 @@ _ROWS_AT_ONCE = 100_000  # vectors of a row group
 
 def train_retrieval(work: Work) -> list[Manifest]:
     """Fit the retrieval model once a cut; write the snapshots, and the last one's vectors as tables."""
-    job = retrieval_job(work, _scratch(work))
-    _train(work, job)
+    job, start = retrieval_job(work, _scratch(work)), retrieval_start(work)
+    if start.champion:
+        job = warm_retrieval(work, job, start)
+    warm = work.settings.warm_start
+    kept = {"rows": warm.enabled, "optimizer_state": warm.enabled and warm.optimizer_state}
+    facts = _train(work, {**job, "kept": kept}, start)
     times = {each.name: each.time for each in cuts(work.dt, work.settings.split)}
-    extra = {**_trained_on(work), "model": work.settings.retrieval.model, "cuts": times}
+    extra = {**_trained_on(work), **facts, "model": work.settings.retrieval.model, "cuts": times}
+    extra["shape"] = shape(work.settings)
     model = work.store.seal(None, "retrieval_model", work.stamp, extra=extra)
     return [model, *[_vectors(work, side, job["output"]) for side in ("user", "item")]]
 
@@ -71,23 +87,21 @@ def retrieval_job(work: Plan, scratch: str) -> dict[str, Any]:
 
 def train_ranker(work: Work) -> list[Manifest]:
     """Fit the ranker on the candidates of the label windows, or on the labels given."""
-    _train(work, ranker_job(work, _scratch(work)))
-    return [work.store.seal(None, "ranker", work.stamp, extra=_trained_on(work))]
+    job, start = ranker_job(work, _scratch(work)), ranker_start(work)
+    if start.champion:
+        job = warm_ranker(work, job, start)
+    facts = _train(work, job, start)
+    return [work.store.seal(None, "ranker", work.stamp, extra={**_trained_on(work), **facts})]
 
 
 def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
-    """Job of the ranks that fit the ranker; ``scratch`` is not used."""
+    """Job of the ranks that fit the ranker; a warm night puts what it needs into ``scratch``."""
     store, settings = work.store, work.settings
     examples = work.inputs["ranker_examples"]
     spec = store.storage.read_json(f"{work.inputs['feature_spec'].folder}/spec.json")
-    fields = {
-        side: _fields([feature.name for feature in getattr(settings.features, side) if feature.ranker], spec[side])
-        for side in ("user", "item")
-    }
+    fields = fields_of(work)  # the feature tables have the index as a column, so that an id is a field like others
     sizes = []
     for side in ("user", "item"):
-        if side in settings.ranker.ids:  # the feature tables have the index as a column, so it is a field like others
-            fields[side]["codes"].insert(0, c.INDEX)
         for name in fields[side]["codes"]:
             sizes.append(_size(work, f"{side}_ids") if name == c.INDEX else spec[side][name]["size"])
     given = examples.extra.get("labels") == c.GIVEN
@@ -108,6 +122,7 @@ def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
         "sizes": sizes,
         "numbers": examples.extra["numbers"],
         "describes": describes,
+        "scratch": scratch,
     }
     for split in ("train", "valid"):
         if not job[f"{split}_files"]:
@@ -119,12 +134,6 @@ def choosing_part(job: dict[str, Any]) -> dict[str, Any]:
     """Part of a job by which settings are judged: it ends with the first curve that has validation figures."""
     part = {**job, "choose_only": True}
     return {**part, "snapshots": job["snapshots"][:1]} if "snapshots" in job else part
-
-
-def _fields(names: list[str], spec: dict[str, Any]) -> dict[str, list[str]]:
-    """Features by the form in which a model takes them; those with weights are among the codes too."""
-    forms = {form: [name for name in names if spec[name]["form"] == form] for form in ("weighted", "dense")}
-    return {"codes": [name for name in names if name not in forms["dense"]], **forms}
 
 
 def _common(work: Plan, kind: str, output: str) -> dict[str, Any]:
@@ -158,13 +167,23 @@ def _checkpoints_of(work: Plan) -> str:
     return hashlib.sha256(json.dumps(follows_from, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _train(work: Work, job: dict[str, Any]) -> None:
-    storage = work.store.storage
-    job_file = f"{_scratch(work)}/{job['kind']}.json"
-    storage.write_json(job_file, job)
+def _train(work: Work, job: dict[str, Any], start: Start) -> dict[str, Any]:
+    """Run a job's ranks; gives what the manifest is to say of the training."""
+    storage, scratch, kind = work.store.storage, _scratch(work), job["kind"]
+    say(f"{kind}: {start.says}")
+    checkpoints = f"{job['checkpoints']}/{start.name}"
+    for name in storage.names(job["checkpoints"], "folder"):
+        if name != start.name:
+            say(f"{kind}: its checkpoints '{name}' had another beginning; they are deleted, and training begins anew")
+            storage.delete_folder(f"{job['checkpoints']}/{name}")
+    job_file = f"{scratch}/{kind}.json"
+    storage.write_json(job_file, {**job, "checkpoints": checkpoints, "seconds": f"{scratch}/seconds.json"})
     launch(work.spark, work.settings.launch, storage.uri, job_file)
+    facts = start.facts()
+    facts[TRAINING]["seconds"] = storage.read_json(f"{scratch}/seconds.json")["seconds"]
     storage.delete_folder(job["checkpoints"])
-    storage.delete_folder(_scratch(work))
+    storage.delete_folder(scratch)
+    return facts
 
 
 def _scratch(work: Work) -> str:
@@ -178,7 +197,8 @@ def _size(work: Plan, table: str) -> int:
 
 def _trained_on(work: Work) -> dict[str, Any]:
     """Versions of the tables whose numbers the weights are bound to; scoring with others is refused."""
-    return {"trained_on": {name: each.content_hash for name, each in work.inputs.items() if name in BINDING}}
+    names = BINDING if work.stamp.stage == RANKER_STAGE.name else ("user_ids", "item_ids")
+    return {"trained_on": {name: each.content_hash for name, each in work.inputs.items() if name in names}}
 
 
 def _files(work: Plan, manifest: Manifest, part: str) -> list[list[Any]]:
@@ -234,9 +254,9 @@ def _vectors(work: Work, side: str, folder: str) -> Manifest:
     return work.store.seal(work.spark, table, work.stamp, len(values))
 
 
-def _ranks(spark: SparkSession, settings: Settings, dt: str) -> dict[str, int]:
-    """The number of ranks changes the last digits of the weights; how they are launched does not."""
-    return {"ranks": settings.launch.ranks}
+def _ranks(spark: SparkSession, settings: Settings, dt: str) -> dict[str, Any]:
+    """The number of ranks changes the last digits of the weights, and so does what they begin with."""
+    return {"ranks": settings.launch.ranks, **decides(TableStore(settings.root), settings, dt)}
 
 
 def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[str, Any]:
@@ -244,21 +264,32 @@ def _ranks_and_order(spark: SparkSession, settings: Settings, dt: str) -> dict[s
     return {**_ranks(spark, settings, dt), "whole_users": settings.features.whole_users}
 
 
+def _attributes(settings: Settings) -> tuple[str, ...]:
+    """What a warm night tells new users and items apart by."""
+    return ("user_features", "item_features", "feature_spec") if settings.warm_start.enabled else ()
+
+
+def _values(settings: Settings) -> tuple[str, ...]:
+    """What a warm night finds the rows of a field's values by."""
+    return ("vocabularies",) if settings.warm_start.enabled and settings.warm_start.ranker else ()
+
+
 RETRIEVAL_STAGE = Stage(
     name="train-retrieval",
     does="matrix factorization or NeuMF, one snapshot a cut",
     run=train_retrieval,
-    sections=("split", "retrieval"),
+    sections=("split", "retrieval", "warm_start"),
     inputs=("examples", "histories", "item_stats", "user_ids", "item_ids"),
     outputs=("retrieval_model", "user_vectors", "item_vectors"),
     sources=_ranks_and_order,
+    also=_attributes,
 )
 
 RANKER_STAGE = Stage(
     name="train-ranker",
     does="DeepFM over the candidates of the label windows, or the labels given",
     run=train_ranker,
-    sections=("split", "features", "ranker"),
+    sections=("split", "features", "ranker", "warm_start"),
     inputs=(
         "ranker_examples",
         "retrieval_model",
@@ -270,4 +301,5 @@ RANKER_STAGE = Stage(
     ),
     outputs=("ranker",),
     sources=_ranks,
+    also=_values,
 )

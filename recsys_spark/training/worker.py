@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -68,8 +69,11 @@ def _train(job: dict[str, Any], storage: Storage, collective: Collective) -> Non
         raise RecsysError(f"{collective.size} ranks started", "launcher", f"The settings ask for {job['ranks']}.")
     if collective.rank == 0:
         say(f"{job['kind']}: {collective.size} rank(s), launcher {job['launcher']}, {job['threads']} thread(s) each")
+    started = time.monotonic()
     with open_logs(job, storage, collective.rank) as log:
         TASKS[job["kind"]](job, storage, collective, log)
+    if collective.rank == 0 and "seconds" in job:
+        storage.write_json(job["seconds"], {"seconds": round(time.monotonic() - started, 2)})
     collective.barrier()
 
 

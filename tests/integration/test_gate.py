@@ -137,8 +137,10 @@ def test_a_good_model_is_promoted(night: tuple[Settings, TableStore], good: Nigh
     first, run = find_run(store, good.dt), judged(spark, settings.model_copy(update={"name": "again"}), good.dt)
     assert find_run(store, run.run_id) == first
     lines = side_by_side(store, first, first, settings.gate).splitlines()
-    assert {line.split()[0] for line in lines[5:]} == set(figures["model"])
-    assert all("+0.0000   +0.0000 to +0.0000" in line for line in lines[5:])
+    table = lines[next(place for place, line in enumerate(lines) if line.startswith("model")) + 1 :]
+    assert {line.split()[0] for line in table} == set(figures["model"])
+    assert all("+0.0000   +0.0000 to +0.0000" in line for line in table)
+    assert sum("s of training)" in line for line in lines) == 4  # two models of two nights
     with pytest.raises(RecsysError, match="no day and no run 'nothing'"):
         find_run(store, "nothing")
 

@@ -1,4 +1,7 @@
-"""Fits one snapshot of the retrieval model a cut: the first with early stopping, later ones on from there, or anew."""
+"""Fits one snapshot of the retrieval model a cut: the first with early stopping, later ones on from there, or anew.
+
+In a warm night each goes on from the champion's snapshot of the same cut, and sees a part of the examples.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from recsys_spark.config import Retrieval
 from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.ragged import Rows
-from recsys_spark.streaming import ExampleStream, deal_groups, owned_shards, shards
+from recsys_spark.streaming import ExampleStream, Sample, deal_groups, owned_shards, shards
 from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.checkpoint import Checkpoints
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.kept import Kept, open_earlier
 from recsys_spark.training.loop import Log, best_epoch, fit, repeatable
+from recsys_spark.training.start import Attributes, start_from
 from recsys_spark.training.tasks.ials import IALSTask
 from recsys_spark.training.tasks.negatives import negative_shares
 from recsys_spark.training.tasks.neumf import NeuMFTask
@@ -45,6 +50,9 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
     settings = Retrieval.model_validate(job["settings"]).in_passes()
     context = _Context(job, settings, storage, collective, log, holders(job, storage, settings, collective))
     validation: Validation | None = _validation(storage, job["validation"])
+    if "start" in job:
+        _run_warm(context, validation)
+        return
     task: Snapshot | None = None
     known: list[Any] = []
     curves: dict[str, list[dict[str, float]]] = {}
@@ -63,9 +71,18 @@ def run(job: dict[str, Any], storage: Storage, collective: Collective, log: Log)
             curves[cut] = context.fit(task, snapshot, epochs)
         known, validation = snapshot["files"], None  # later cuts have trained on the validation window
         task.save(storage, job["output"], cut, job["scratch"], context.held.of_user)
-    if collective.rank == 0:
-        metric = "" if task is None else task.metric
-        storage.write_json(f"{job['output']}/curves.json", {"metric": metric, "curves": repeatable(curves)})
+    context.write_curves("" if task is None else task.metric, curves)
+
+
+def _run_warm(context: _Context, validation: Validation | None) -> None:
+    """Train each snapshot on from the champion's; the figures of the first say how it is, and choose nothing."""
+    job, curves, metric = context.job, dict[str, list[dict[str, float]]](), ""
+    for snapshot in job["snapshots"]:
+        task = context.task(snapshot, validation)
+        curves[snapshot["cut"]] = context.fit(task, snapshot, job["start"]["epochs"])
+        metric, validation = task.metric, None
+        task.save(context.storage, job["output"], snapshot["cut"], job["scratch"], context.held.of_user)
+    context.write_curves(metric, curves)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +97,14 @@ class Holders:
         Rank of each user; of the padding it is rank 0, though all have it.
     rows : UserRows
         Of this rank.
+    bucket_of : uint16 [users]
+        Bucket of each user.
     """
 
     of_group: list[int]
     of_user: NDArray[np.int16]
     rows: UserRows
+    bucket_of: NDArray[np.uint16]
 
 
 def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collective: Collective) -> Holders:
@@ -92,7 +112,7 @@ def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collecti
     groups, users = job["user_groups"], job["users"]
     bucket_of = read_buckets(storage, job["user_ids"], users, job["buckets"])
     if collective.size == 1 or not settings.shard_users or not _kind(settings).splits_users:
-        return Holders([], np.zeros(users, np.int16), UserRows.of(bucket_of))
+        return Holders([], np.zeros(users, np.int16), UserRows.of(bucket_of), bucket_of)
     rows = [0] * groups
     for _, count, group in job["snapshots"][-1]["files"]:  # the last one knows the files of all others
         rows[group] += count
@@ -102,7 +122,7 @@ def holders(job: dict[str, Any], storage: Storage, settings: Retrieval, collecti
     of_bucket = np.array(of_group, np.int16)[np.arange(job["buckets"]) % groups]
     of_user = of_bucket[bucket_of]
     of_user[c.PADDING_INDEX] = 0
-    return Holders(of_group, of_user, UserRows.of(bucket_of, of_bucket == collective.rank))
+    return Holders(of_group, of_user, UserRows.of(bucket_of, of_bucket == collective.rank), bucket_of)
 
 
 @dataclass(frozen=True)
@@ -118,11 +138,7 @@ class _Context:
 
     def task(self, snapshot: dict[str, Any], validation: Validation | None) -> Snapshot:
         """A model that knows nothing yet but its cut's counts."""
-        stats = read_parquet(self.storage, self.job["item_stats"], [("cut", "=", snapshot["cut"])])
-        names = ("events", "users", "recent_users", "earlier_users")
-        counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
-        for name, values in counts.items():
-            values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
+        counts, prior = self.popularity(self.job["item_stats"], snapshot["cut"])
         size = (self.job["users"], self.job["items"])
         if snapshot["files"] and not counts["events"].any():
             raise RecsysError(
@@ -136,30 +152,72 @@ class _Context:
                 "setting 'retrieval.negatives' = 0",
                 "Give a number: so many items are drawn for each batch.",
             )
-        fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
-        events, pairs = counts["events"], counts["users"]
-        prior = first_bias(fresh, torch.from_numpy(events), self.settings, torch.from_numpy(pairs))
         work = (self.settings, self.collective)
         kind, now = _kind(self.settings), snapshot["time"]
-        return kind(*size, events, prior, now, validation, *work, pairs, self.held.rows)
+        task = kind(*size, counts["events"], prior, now, validation, *work, counts["users"], self.held.rows)
+        if isinstance(task, RetrievalTask):
+            task.kept = Kept(**self.job.get("kept", {}))
+        return task
+
+    def popularity(self, folder: str, cut: str) -> tuple[dict[str, NDArray[np.int64]], Tensor]:
+        """Counts of the items before a cut, and the biases that follow from them."""
+        stats = read_parquet(self.storage, folder, [("cut", "=", cut)])
+        names = ("events", "users", "recent_users", "earlier_users")
+        counts = {name: np.zeros(self.job["items"], dtype=np.int64) for name in names}
+        for name, values in counts.items():
+            values[stats[c.ITEM_INDEX].to_numpy()] = stats[name].to_numpy()
+        fresh = torch.from_numpy(counts["recent_users"] + 0.25 * counts["earlier_users"])
+        events, pairs = (torch.from_numpy(counts[name]) for name in ("events", "users"))
+        return counts, first_bias(fresh, events, self.settings, pairs)
 
     def fit(self, task: Snapshot, snapshot: dict[str, Any], epochs: int | None) -> list[dict[str, float]]:
         """Train on this rank's examples of a snapshot."""
-        settings, collective = self.settings, self.collective
-        files, of_group = [tuple(each) for each in snapshot["files"]], self.held.of_group
-        if of_group:
-            dealt = owned_shards(files, of_group, collective.size, settings.batch_size)
-        else:
-            dealt = shards([(url, rows) for url, rows, _ in files], collective.size, settings.batch_size)
-        mine = dealt[collective.rank]
-        together = c.USER_INDEX if self.job["whole_users"] else None
-        order = (settings.batch_size, settings.seed, collective.rank)
-        stream = ExampleStream(mine, COLUMNS, *order, together=together, timeout=settings.read_timeout)
-        task.examples = partial(stream.epoch, 0, shuffle=False)
-        folder = f"{self.job['checkpoints']}/{snapshot['cut']}"
-        checkpoints = Checkpoints(self.storage, folder, settings.keep_checkpoints)
+        settings, cut = self.settings, snapshot["cut"]
+        sample = Sample(**snapshot["sample"]) if "sample" in snapshot else None
+        stream = self._stream(snapshot["files"], sample)
+        whole = stream if sample is None else self._stream(snapshot["all_files"], None)
+        task.examples = partial(whole.epoch, 0, shuffle=False)
+        if "start" in self.job and isinstance(task, RetrievalTask):
+            self._start(task, snapshot, stream)
+        checkpoints = Checkpoints(self.storage, f"{self.job['checkpoints']}/{cut}", settings.keep_checkpoints)
         batches = task.batches(stream)
-        return fit(task, batches, collective, settings, checkpoints, self.log, f"retrieval {snapshot['cut']}", epochs)
+        return fit(task, batches, self.collective, settings, checkpoints, self.log, f"retrieval {cut}", epochs)
+
+    def _start(self, task: RetrievalTask, snapshot: dict[str, Any], stream: ExampleStream) -> None:
+        """Begin with the champion's model of the cut."""
+        start, cut = self.job["start"], snapshot["cut"]
+        counts, prior = self.popularity(start["item_stats"], cut)
+        trained, biases = counts["events"] > 0, prior if self.settings.bias else torch.zeros_like(prior)
+        where = (self.storage, start["folder"], cut)
+        earlier = open_earlier(*where, self.settings, biases, trained, start["optimizer_state"])
+        users, items = (
+            Attributes.read(self.storage, start["attributes"][side], self.job[f"{side}s"]) for side in ("user", "item")
+        )
+        new = start_from(task, earlier, users, items, self.held.bucket_of, stream.epoch(0, shuffle=False))
+        if self.collective.rank == 0:
+            rows = stream.shard.whole["rows"]
+            say(f"retrieval {cut}: {rows:,} of {sum(count for _, count, _ in snapshot['all_files']):,} pairs, {new}")
+
+    def _stream(self, files: list[list[Any]], sample: Sample | None) -> ExampleStream:
+        """Batches of the files, or parts of files, that this rank reads."""
+        settings, of_group = self.settings, self.held.of_group
+        ranks, size = self.collective.size, settings.batch_size
+        if of_group:
+            dealt = owned_shards([(url, rows, group) for url, rows, group in files], of_group, ranks, size)
+        else:
+            dealt = shards([(url, rows) for url, rows, _ in files], ranks, size)
+        together = c.USER_INDEX if self.job["whole_users"] else None
+        order = (size, settings.seed, self.collective.rank)
+        timeout = settings.read_timeout
+        return ExampleStream(
+            dealt[self.collective.rank], COLUMNS, *order, together=together, timeout=timeout, sample=sample
+        )
+
+    def write_curves(self, metric: str, curves: dict[str, list[dict[str, float]]]) -> None:
+        """Write ``curves.json``, on the first rank."""
+        if self.collective.rank == 0:
+            content = {"metric": metric, "curves": repeatable(curves)}
+            self.storage.write_json(f"{self.job['output']}/curves.json", content)
 
 
 def _kind(settings: Retrieval) -> type[RetrievalTask] | type[NeuMFTask] | type[IALSTask]:

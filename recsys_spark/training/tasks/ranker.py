@@ -45,6 +45,8 @@ class RankerTask:
         This rank's rows of the validation window.
     settings : Ranker
     collective : Collective
+    weights : dict of str to Tensor, optional
+        To begin with, in place of first ones and of bounds fitted on the sample.
     """
 
     def __init__(
@@ -56,10 +58,14 @@ class RankerTask:
         validation: ExampleStream | None,
         settings: Ranker,
         collective: Collective,
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
         torch.manual_seed(settings.seed)
         self.model = DeepFM(spec)
-        self.model.fit_numbers(sample)
+        if weights is None:
+            self.model.fit_numbers(sample)
+        else:
+            self.model.load_state_dict(weights)
         collective.broadcast(self.model)
         self.fields, self.numbers, self.validation = fields, numbers, validation
         self.collective, self.seed, self.settings = collective, settings.seed, settings

@@ -17,6 +17,7 @@ from recsys_spark.models.mf import MatrixFactorization, mean_of
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training import by_row
 from recsys_spark.training.collective import Collective
+from recsys_spark.training.kept import Kept, save_kept
 from recsys_spark.training.tasks.gradient import GradientSnapshot
 from recsys_spark.training.tasks.negatives import Drawn
 from recsys_spark.training.tasks.ranking import Validation
@@ -43,6 +44,7 @@ class RetrievalTask(GradientSnapshot):
 
     splits_users = True
     model: MatrixFactorization
+    kept = Kept()  # what is written beside the vectors
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class RetrievalTask(GradientSnapshot):
         self.look_back()
         vectors, where = (self.user_vectors, self.model.item_vectors()), (folder, cut, scratch)
         save_vectors(storage, *where, *vectors, self.rows, holder, self.collective)
+        save_kept(self, storage, folder, cut, scratch, holder)
 
     def weights(self) -> dict[str, Tensor]:
         """Parameters that all ranks hold alike; the users' are in the parts."""
@@ -154,6 +157,10 @@ class RetrievalTask(GradientSnapshot):
     def load_parts(self, read: Callable[[str], dict[str, Any]]) -> None:
         """Take the rows of the buckets back that this rank holds now."""
         by_row.take_parts(self.rows.slices, self._of_users(), read)
+
+    def length(self, table: str) -> int:
+        """Rows of a table on this rank."""
+        return len(self.rows) if table == "user" else self.model.item.num_embeddings
 
     def _of_users(self) -> dict[str, Tensor]:
         """Tensors with a row a user: their vectors, and what the optimizer keeps."""

@@ -24,7 +24,7 @@ def events(out: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def plain(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[LogSpec, Path]:
-    spec = LogSpec(rows=80_000, days=4, users=60, items=80, rows_per_file=12_000, seed=5)
+    spec = LogSpec(rows=80_000, days=4, users=60, items=80, rows_per_file=12_000, seed=5, fashion=1.0)
     out = tmp_path_factory.mktemp("plain") / "log"
     generate(spark, spec, str(out))
     return spec, out
@@ -65,6 +65,14 @@ def test_tastes_drift() -> None:
     first, later, last = (world.probabilities(np.arange(50), day) for day in (0, 1, 59))
     initial = world.items_on(0)
     assert np.abs(first - later)[:, :initial].sum() < np.abs(first - last)[:, :initial].sum() / 4
+
+
+def test_popularity_drifts_where_it_is_asked_to() -> None:
+    still, drifting = World(LogSpec(days=60)), World(LogSpec(days=60, fashion=1.0))
+    assert np.array_equal(still.popularity_on(0), still.popularity_on(30))
+    change = np.log(drifting.popularity_on(30) / drifting.popularity_on(0))
+    assert np.abs(change).max() == pytest.approx(2.0, abs=0.01)  # after half a period from top to bottom
+    assert np.abs(change.mean()) < 0.1
 
 
 def test_nobody_appears_before_the_first_day(spark: Any, tmp_path: Path) -> None:
@@ -150,6 +158,7 @@ def test_what_cannot_be_met_is_refused(spark: Any, tmp_path: Path) -> None:
         {"end_date": "2026-1-1"},
         {"end_date": "20260131"},
         {"log_format": "orc"},
+        {"fashion": -1.0},
     ):
         with pytest.raises(RecsysError):
             LogSpec(**bad)
