@@ -19,8 +19,7 @@ SettingsFactory = Callable[..., Settings]
 
 # files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
 NIGHTS = {
-    f"test_{name}.py"
-    for name in ("airflow", "cluster", "gate", "kill", "local", "notebook", "tracking", "tune", "warm_night")
+    f"test_{name}.py" for name in ("cluster", "gate", "kill", "local", "notebook", "tracking", "tune", "warm_night")
 }
 
 
