@@ -17,7 +17,7 @@ class WarmStart(Section):
         description="A night trains anew when the champion's last full training is so many days of data ago; 1: each",
     )
     epochs: int = Field(1, ge=1, description="Passes of a warm night over its examples; no figure chooses their number")
-    learning_rate: float = Field(0.5, gt=0, le=10, description="Factor of the learning rates in a warm night")
+    learning_rate: float = Field(1.0, gt=0, le=10, description="Factor of the learning rates in a warm night")
     recent_days: int = Field(
         3,
         ge=0,
