@@ -19,7 +19,7 @@ class WarmStart(Section):
     epochs: int = Field(1, ge=1, description="Passes of a warm night over its examples; no figure chooses their number")
     learning_rate: float = Field(1.0, gt=0, le=10, description="Factor of the learning rates in a warm night")
     recent_days: int = Field(
-        3,
+        7,
         ge=0,
         description="Days before each cut whose pairs the retrieval model sees in a warm night; all since the "
         "champion's cut in any case",
