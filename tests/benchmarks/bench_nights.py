@@ -98,6 +98,8 @@ def settings_for(out: str, root: str) -> Settings:
         "retrieval": {"half_life_days": 4, "batch_size": 256, "epochs": 12},
         "rules": {"hide_seen": "none"},
         "score": {"explain": False},
+        "gate": {"enabled": False},
+        "watch": {"enabled": False},
         "spark": {**tree["spark"], "driver_memory": "1g", "shuffle_partitions": 2},
     }
     return parse_settings({**tree, **changes})
