@@ -24,7 +24,7 @@ _LINE = (
     b"run it again to go on\n"
 )
 _LOOK_EVERY = 0.5  # seconds
-_PATIENCE = 10.0  # seconds from the end of Spark's context to that of its Java, on its way out
+_PATIENCE = 45.0  # seconds from the end of Spark's context to that of its Java, on its way out, on a busy machine
 
 
 def end_on_sigterm() -> None:

@@ -16,6 +16,7 @@ from recsys_spark.cleaning.files import RawFile, glob_safe
 from recsys_spark.config import Reader
 from recsys_spark.errors import RecsysError
 from recsys_spark.tables.layout import small_frame
+from recsys_spark.trouble import explain
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -149,6 +150,8 @@ def reading() -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
+        if explain(error, "") is not None:  # a full disk, a lost worker: Spark names a file there too
+            raise
         files = re.search(r"(?<=reading file )\S+?(?=\.\s|\.$)|(?:file|hdfs|s3a?):/[^\s,;'\"]+", text)
         if not files or ("FAILED_READ_FILE" not in text and "Parquet" not in text and "java.io" not in text):
             raise

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 24  # bytes read at a time
 _MAGIC = b"PAR1"
-_NOTE = "_torn.json"  # in a run's folder: names of its files that cannot be read
+_NOTE = "_torn.json"  # in a run's folder: its files that cannot be read, by name with the time of their last change
 
 
 def lacks_end(storage: Storage, path: str) -> bool:
@@ -53,9 +53,12 @@ def other_files(storage: Storage, manifest: Manifest) -> bool:
 
 
 def noted(storage: Storage, folder: str) -> set[str]:
-    """Paths of a run folder's files that a stage could not read."""
+    """Paths of a run folder's files that a stage could not read, and that nobody has put back since."""
     path = f"{folder}/{_NOTE}"
-    return {f"{folder}/{name}" for name in storage.read_json(path)} if storage.exists(path) else set()
+    if not storage.exists(path):
+        return set()
+    then = {f"{folder}/{name}": changed for name, changed in storage.read_json(path).items()}
+    return {each for each, changed in then.items() if _changed(storage, each) == changed}
 
 
 def blame_inputs(store: TableStore, inputs: dict[str, Manifest]) -> None:
@@ -77,13 +80,19 @@ def blame_inputs(store: TableStore, inputs: dict[str, Manifest]) -> None:
         for folder in manifest.folders:
             names = [entry.name for entry in torn if (entry.folder or manifest.folder) == folder]
             if names:
-                storage.write_json(f"{folder}/{_NOTE}", names)
+                storage.write_json(f"{folder}/{_NOTE}", {name: _changed(storage, f"{folder}/{name}") for name in names})
         if torn:
             raise RecsysError(
                 f"{len(torn)} of {len(manifest.files)} files cannot be read, such as {torn[0].name}",
                 storage.url(manifest.folder),
                 f"That is noted: run the stage {manifest.stage} again (or the night), and it will write a new run.",
             )
+
+
+def _changed(storage: Storage, path: str) -> int | None:
+    """When a file was last changed, in nanoseconds; None where it is gone, or its store does not tell."""
+    changed: int | None = storage.fs.get_file_info(storage.path(path)).mtime_ns
+    return changed
 
 
 def _is_torn(storage: Storage, manifest: Manifest, entry: FileEntry) -> bool:

@@ -121,7 +121,8 @@ def test_sigterm_ends_a_stage_with_its_java_and_ranks_and_the_next_attempt_goes_
 ) -> None:
     config, root = copied(local_root, tmp_path)
     seen = pointers(root)
-    long = ["--set", "retrieval.epochs=400", "--set", "retrieval.patience=400"]
+    changes = ("retrieval.epochs=400", "retrieval.patience=400", "warm_start.enabled=false")
+    long = [word for change in changes for word in ("--set", change)]
     words = ["--config", config, "--date", local_root.dt, *long]
     submit = [BIN / "spark-submit", "--master", "local[2]", "--driver-memory", "1g"]
     by_command, by_submit = tmp_path / "command.log", tmp_path / "submit.log"

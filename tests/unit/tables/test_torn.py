@@ -67,7 +67,7 @@ def test_what_is_whole_is_not_blamed(store: TableStore, spark: SparkSession) -> 
 @pytest.mark.parametrize("table", ["top_n", "ranker"])
 def test_files_that_cannot_be_read_are_damage_from_then_on(store: TableStore, spark: SparkSession, table: str) -> None:
     manifest = lists(store, spark) if table == "top_n" else models(store)
-    spoil(store, manifest, 0.1, 0.6)
+    spoil(store, manifest, 0, 0.6)
     assert store.damage(manifest) == []
     with pytest.raises(RecsysError, match=r"(1 of 1|2 of 2) files cannot be read, .*run the stage test again"):
         blame_inputs(store, {table: manifest})
@@ -79,7 +79,18 @@ def test_a_file_of_an_earlier_run_is_damage_in_all_runs_that_name_it(store: Tabl
     old = lists(store, spark)
     files = [replace(each, folder=old.folder) for each in old.files]
     later = replace(old, run_id="r2", files=files)
-    spoil(store, old, 0.1, 0.6)
+    spoil(store, old, 0, 0.6)
     with pytest.raises(RecsysError, match="cannot be read"):
         blame_inputs(store, {"top_n": later})
     assert store.damage(old) == store.damage(later) == [old.files[0].name]
+
+
+def test_a_file_that_was_put_back_is_whole_again(store: TableStore, spark: SparkSession) -> None:
+    manifest = lists(store, spark)
+    path = Path(store.storage.path(manifest.path(manifest.files[0])))
+    content = path.read_bytes()
+    spoil(store, manifest, 0, 0.6)
+    with pytest.raises(RecsysError, match="cannot be read"):
+        blame_inputs(store, {"top_n": manifest})
+    path.write_bytes(content)
+    assert store.damage(manifest) == []
