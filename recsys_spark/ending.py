@@ -23,6 +23,7 @@ _LINE = (
     b"recsys-spark: ended by SIGTERM, or with its spark-submit; ranks and Spark are ended, the lock is given back; "
     b"run it again to go on\n"
 )
+_ENDING = threading.Event()
 _LOOK_EVERY = 0.5  # seconds
 _PATIENCE = 45.0  # seconds from the end of Spark's context to that of its Java, on its way out, on a busy machine
 
@@ -35,6 +36,7 @@ def end_on_sigterm() -> None:
             heard.insert(0, os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_APPEND))
 
     def end(*_: object) -> None:
+        _ENDING.set()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one is not to break off what the first began
         with suppress(OSError):
             os.write(heard[0], _LINE)
@@ -46,10 +48,13 @@ def end_on_sigterm() -> None:
 
 
 def leave_if_java_ends(spark: SparkSession) -> None:
-    """Called where something failed: whether that was the first sign that ``spark-submit`` is being ended.
+    """Called where something failed: whether that came of the signal, or is the first sign of ``spark-submit``'s end.
 
-    Its Java cancels jobs and closes its socket before it is gone. Returns where Spark is alive, or stays.
+    What fails on the way out, with Java gone, hides what ended the process: it is no news of the night. And Java
+    cancels jobs and closes its socket before it is gone. Returns where Spark is alive, or stays.
     """
+    if _ENDING.is_set():
+        sys.exit(CODE)
     if not _under_spark_submit() or _is_alive(spark):
         return
     time.sleep(_PATIENCE)  # the signal that comes when the parent is gone ends it
