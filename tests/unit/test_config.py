@@ -279,8 +279,8 @@ def test_a_later_file_changes_the_earlier_key_by_key(tmp_path: Path) -> None:
     base = write(tmp_path, {**TREE, "spark": {"master": "local[1]", "conf": {"a": "1", "b": "2"}}})
     over = tmp_path / "over.yaml"
     over.write_text(yaml.safe_dump({"spark": {"master": "yarn", "conf": {"b": "3"}}}))
-    settings = load_settings(f"{base},{over}", ["spark.conf.a=4"])
-    assert (settings.spark.master, settings.spark.conf) == ("yarn", {"a": "4", "b": "3"})
+    settings = load_settings(f"{base},{over}", ["spark.conf.a=four"])
+    assert (settings.spark.master, settings.spark.conf) == ("yarn", {"a": "four", "b": "3"})
     assert settings.model_copy(update={"spark": load_settings(base).spark}) == load_settings(base)
 
 
