@@ -26,8 +26,8 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.chosen import block_lists
-from recsys_spark.scoring.lists import Names, schema_of, to_arrow, writing
 from recsys_spark.scoring.rank import Recipe, for_ids, recipe
+from recsys_spark.scoring.rows import Names, schema_of, to_arrow, writing
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.ways import CHAMPION, MODELS, Arm, Way, check_models, ways_of
 from recsys_spark.stage import Stage, Work

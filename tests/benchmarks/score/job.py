@@ -122,7 +122,7 @@ def write(root: str, data: Data) -> None:
 
 def settings_of(root: str) -> Settings:
     changes = [f"root={root}", f"buckets={BUCKETS}", f"spark.master=local[{THREADS}]", "spark.driver_memory=3g",
-               f"score.n={N}", "score.by=retrieval", "score.explain=false", "rules.hide_seen=all",
+               f"score.n={N}", "score.by=retrieval", "score.explain=false", "rules.hide_seen=all", "gate.enabled=false",
                "features.windows=[]", "features.group=[]", "features.moment=[]"]  # fmt: skip
     return load_settings(TEMPLATE, changes)
 

@@ -13,7 +13,8 @@ from test_pairs import ITEMS, NOW, Events, _block, _state, events
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
-from recsys_spark.scoring.lists import SCHEMA, SOURCES, Lists, Names, best, fill, reasons_of, to_arrow, writing
+from recsys_spark.scoring.lists import SOURCES, Lists, best, fill, reasons_of
+from recsys_spark.scoring.rows import SCHEMA, Names, to_arrow, writing
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
