@@ -7,6 +7,7 @@ night needs the cause; whatever is not known here keeps its trace, since it may 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
@@ -22,6 +23,8 @@ _CAUSES = (  # error numbers, words in the message, what it is, what to do
      "choose another root."),
     ((), ("Python worker exited unexpectedly", "Python worker process terminated"), "a Python worker of Spark was lost",
      "It may have been killed for its memory: see spark.master (fewer tasks at once), then run again."),
+    ((), ("CUDA out of memory",), "the GPU has no memory left", "Share it among fewer Spark workers or ranks, or see "
+     "launch.scoring_device and batch_size."),
 )  # fmt: skip
 
 
@@ -53,6 +56,8 @@ def explain(error: BaseException, where: str) -> RecsysError | None:
             return each
     for each in chain:
         number, text = getattr(each, "errno", None), _text(each)
+        if (told := _of_a_worker(text)) is not None:
+            return told
         for numbers, words, found, do in _CAUSES:
             if number in numbers or any(word in text for word in words):
                 line = next((line for line in text.splitlines() if any(word in line for word in words)), text)
@@ -61,6 +66,16 @@ def explain(error: BaseException, where: str) -> RecsysError | None:
         do = "It may have been killed for its memory: see spark.driver_memory. Run again."
         return RecsysError("the Java of the Spark session has ended", where, do)
     return None
+
+
+def _of_a_worker(text: str) -> RecsysError | None:
+    """The RecsysError of a Python worker, out of the trace that Spark gives in its place."""
+    line = re.search(rf"^{re.escape(RecsysError.__module__)}\.\w+: (.+)$", text, re.MULTILINE)
+    if line is None:
+        return None
+    where, _, rest = line[1].partition(": ")
+    found, _, do = rest.partition(". ")
+    return RecsysError(found, where, do)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -44,6 +44,12 @@ class Candidates(Section):
     """What the ranker is shown for a user."""
 
     retrieved: int = Field(250, ge=1, description="New items by exact top-k of the retrieval model")
+    precision: Literal["exact", "int8"] = Field(
+        "exact",
+        description="Of the best items by the product of vectors. int8: the exact order, with exact scores, of those "
+        "that are best by products of whole numbers, an eighth more of them than are asked for; an item of the exact "
+        "list is hardly ever missing",
+    )
     own: int = Field(400, ge=0, description="The user's own earlier items at most, where rules.hide_seen is not all")
     sources: list[Source] = Field(
         [],

@@ -10,7 +10,7 @@ from recsys_spark.config.base import Section
 
 
 class Launch(Section):
-    """How the training processes start. Changes no result, given the same number of ranks."""
+    """How the training processes start, and what scoring works on. Changes no result, given the number of ranks."""
 
     launcher: Literal["local", "horovodrun", "spark"] = Field(
         "local",
@@ -22,6 +22,11 @@ class Launch(Section):
     start_timeout: int = Field(120, ge=1, description="Seconds until all ranks must have started")
     stall_timeout: int = Field(
         1800, ge=1, description="Seconds that a rank may keep the others waiting before all of them are ended"
+    )
+    scoring_device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu",
+        description="What finds the best items of users by the product of vectors; the lists are the same. cuda: the "
+        "first GPU that a Spark worker sees, and an error where it sees none; auto: a GPU where there is one",
     )
 
     @model_validator(mode="after")

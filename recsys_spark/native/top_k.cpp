@@ -11,6 +11,9 @@
 //
 // Items are packed 16 by 16, so that a register holds four places of 16 items, and lie in order of falling norm: the
 // floor is high early, and where no item can reach it by its norm any more, nothing is computed.
+//
+// Without bounds (``wide`` > 0), t s p·q + w b itself is the score by which the ``wide`` best are kept, of equal ones the
+// smaller rows; only these are scored exactly. It is rounded after each step, so that the twin in Python has the same.
 
 #include <algorithm>
 #include <cfloat>
@@ -34,6 +37,8 @@ constexpr int kUsers = 6;          // users whose products are formed together
 constexpr int kBlock = 48;         // users that go through the items together
 constexpr float kRounding = 1e-6f; // more than all float32 roundings of a bound, relative to ‖x‖ ‖y‖
 constexpr float kAbsolute = 4 * FLT_MIN;
+constexpr int kNearest = 0x08; // round to nearest, raise nothing: _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC
+constexpr uint16_t kAll = 0xFFFF;
 
 struct Items {
   const uint8_t *codes; // [P / 16, G, 16, 4], q + 128
@@ -189,22 +194,38 @@ inline float score_of(uint64_t key) {
   return score;
 }
 
-void finish(const Items &items, const float *x, Kept &kept, User &user, int64_t k, std::vector<double> &wide,
-            std::vector<uint64_t> &keys, int32_t *rows, float *scores) {
-  tighten(kept, user, k);
+// Of what is kept the ``wide`` first by (score without bounds, row).
+void narrow(const Items &items, Kept &kept, int64_t wide, std::vector<uint64_t> &keys) {
+  for (int64_t i = 0; i < kept.count; ++i)
+    keys[i] = key_of(kept.low[i] + 0.0f, items.order[kept.place[i]]); // and no -0
+  if (wide < kept.count)
+    std::nth_element(keys.begin(), keys.begin() + wide, keys.begin() + kept.count);
+  kept.count = std::min(wide, kept.count);
+}
+
+void finish(const Items &items, const float *x, Kept &kept, User &user, int64_t k, int64_t wide,
+            std::vector<double> &doubles, std::vector<uint64_t> &keys, int32_t *rows, float *scores) {
+  tighten(kept, user, wide ? wide : k);
   const int64_t dim = items.dim;
   for (int64_t d = 0; d < dim; ++d)
-    wide[d] = x[d];
+    doubles[d] = x[d];
+  keys.resize(kept.count);
+  if (wide)
+    narrow(items, kept, wide, keys);
+  else
+    for (int64_t i = 0; i < kept.count; ++i)
+      keys[i] = static_cast<uint32_t>(items.order[kept.place[i]]);
   keys.resize(kept.count);
   constexpr int64_t ahead = 8;
   for (int64_t i = 0; i < kept.count; ++i) {
     if (i + ahead < kept.count) {
-      const char *next = reinterpret_cast<const char *>(items.vectors + items.order[kept.place[i + ahead]] * items.stride);
+      const int64_t later = static_cast<uint32_t>(keys[i + ahead]);
+      const char *next = reinterpret_cast<const char *>(items.vectors + later * items.stride);
       for (int64_t line = 0; line < dim * 4; line += 64)
         _mm_prefetch(next + line, _MM_HINT_T0);
     }
-    const int32_t row = items.order[kept.place[i]];
-    keys[i] = key_of(exact(wide.data(), items.vectors + row * items.stride, dim), row);
+    const int32_t row = static_cast<int32_t>(static_cast<uint32_t>(keys[i]));
+    keys[i] = key_of(exact(doubles.data(), items.vectors + row * items.stride, dim), row);
   }
   const int64_t found = std::min(k, kept.count);
   if (found < kept.count)
@@ -239,15 +260,16 @@ struct Workplace {
   std::vector<Kept> kept = std::vector<Kept>(kBlock);
   std::vector<int8_t> codes;
   std::vector<uint16_t> forbidden; // [kBlock, P / 16]
-  std::vector<double> wide;
+  std::vector<double> doubles;
   std::vector<uint64_t> keys;
 };
 
 // Lists of up to kBlock users.
-void block(const Items &items, const float *users, int64_t count, int64_t k, const int64_t *indptr,
+template <bool kBounds>
+void block(const Items &items, const float *users, int64_t count, int64_t k, int64_t wide, const int64_t *indptr,
            const int32_t *indices, const int32_t *place_of, Workplace &work, int32_t *rows, float *scores) {
   const int64_t dim = items.dim, width = items.groups * 4, words = items.packed / kLanes;
-  const int64_t trigger = std::max<int64_t>(512, 4 * k);
+  const int64_t many = kBounds ? k : wide, trigger = std::max<int64_t>(512, 4 * many);
   User user[kBlock];
   int32_t start[kBlock + kUsers] = {};
   const int8_t *codes[kBlock + kUsers];
@@ -308,19 +330,28 @@ void block(const Items &items, const float *users, int64_t count, int64_t k, con
           User &each = user[group + u];
           const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[u][v]), scale);
           const __m512 own = _mm512_mul_ps(last, _mm512_set1_ps(each.last));
-          const __m512 middle = _mm512_fmadd_ps(product, _mm512_set1_ps(each.scale), own);
-          __mmask16 hits = _mm512_cmp_ps_mask(middle, _mm512_set1_ps(limit[u]), _CMP_GE_OQ);
+          __m512 middle;
+          if constexpr (kBounds)
+            middle = _mm512_fmadd_ps(product, _mm512_set1_ps(each.scale), own);
+          else // with a rounding told, since a compiler makes one step of two without
+            middle = _mm512_maskz_add_round_ps(
+                kAll, _mm512_maskz_mul_round_ps(kAll, product, _mm512_set1_ps(each.scale), kNearest), own, kNearest);
+          const __m512 least = _mm512_set1_ps(kBounds ? limit[u] : each.floor);
+          __mmask16 hits = _mm512_cmp_ps_mask(middle, least, _CMP_GE_OQ);
           if (__builtin_expect(hits == 0, 1))
             continue;
           if (indptr)
             hits &= static_cast<__mmask16>(~work.forbidden[(group + u) * words + place / kLanes]);
-          const __m512 error = _mm512_loadu_ps(items.error + place), length = _mm512_loadu_ps(items.length + place);
-          __m512 bound = _mm512_fmadd_ps(_mm512_set1_ps(each.norm), error,
-                                         _mm512_mul_ps(_mm512_set1_ps(each.error), length));
-          bound = _mm512_fmadd_ps(_mm512_abs_ps(own), _mm512_set1_ps(kRounding), bound);
-          bound = _mm512_fmadd_ps(bound, _mm512_set1_ps(1.00001f), _mm512_set1_ps(kAbsolute));
-          const __m512 high = _mm512_add_ps(middle, bound), low = _mm512_sub_ps(middle, bound);
-          hits = _mm512_mask_cmp_ps_mask(hits, high, _mm512_set1_ps(each.floor), _CMP_GE_OQ);
+          __m512 high = middle, low = middle;
+          if constexpr (kBounds) {
+            const __m512 error = _mm512_loadu_ps(items.error + place), length = _mm512_loadu_ps(items.length + place);
+            __m512 bound = _mm512_fmadd_ps(_mm512_set1_ps(each.norm), error,
+                                           _mm512_mul_ps(_mm512_set1_ps(each.error), length));
+            bound = _mm512_fmadd_ps(_mm512_abs_ps(own), _mm512_set1_ps(kRounding), bound);
+            bound = _mm512_fmadd_ps(bound, _mm512_set1_ps(1.00001f), _mm512_set1_ps(kAbsolute));
+            high = _mm512_add_ps(middle, bound), low = _mm512_sub_ps(middle, bound);
+            hits = _mm512_mask_cmp_ps_mask(hits, high, _mm512_set1_ps(each.floor), _CMP_GE_OQ);
+          }
           const __m512i inside = _mm512_loadu_si512(items.order + place);
           hits = _mm512_mask_cmpge_epi32_mask(hits, inside, _mm512_setzero_si512()); // not the padding
           if (hits == 0)
@@ -334,7 +365,7 @@ void block(const Items &items, const float *users, int64_t count, int64_t k, con
           _mm512_storeu_epi32(&kept.place[kept.count], _mm512_maskz_compress_epi32(hits, places));
           kept.count += __builtin_popcount(hits);
           if (kept.count + kLanes > static_cast<int64_t>(kept.low.size())) {
-            tighten(kept, each, k);
+            tighten(kept, each, many);
             if (kept.count * 2 > static_cast<int64_t>(kept.low.size()))
               kept.reserve(kept.count * 4); // as good as equal scores: the floor does not part them
           }
@@ -343,7 +374,8 @@ void block(const Items &items, const float *users, int64_t count, int64_t k, con
     }
   }
   for (int64_t u = 0; u < count; ++u) {
-    finish(items, users + u * dim, work.kept[u], user[u], k, work.wide, work.keys, rows + u * k, scores + u * k);
+    finish(items, users + u * dim, work.kept[u], user[u], k, kBounds ? 0 : wide, work.doubles, work.keys, rows + u * k,
+           scores + u * k);
     if (indptr)
       for (int64_t i = indptr[u]; i < indptr[u + 1]; ++i) {
         const int32_t place = place_of[indices[i]];
@@ -408,9 +440,10 @@ void top_k_pack(const float *vectors, int64_t stride, const int32_t *order, int6
   }
 }
 
-// Lists of ``count`` users [count, D]. ``indptr``, ``indices``: forbidden rows of items, or null. ``place_of`` [M]: -1
-// where an item is not packed. ``rows`` [count, k] comes filled with -1, ``scores`` [count, k] with -inf. 1: no memory.
-int top_k_lists(const float *users, int64_t count, int64_t k, const uint8_t *codes, const float *scale,
+// Lists of ``count`` users [count, D]. ``wide``: how many are kept without bounds; 0: exact lists. ``indptr``,
+// ``indices``: forbidden rows of items, or null. ``place_of`` [M]: -1 where an item is not packed. ``rows`` [count, k]
+// comes filled with -1, ``scores`` [count, k] with -inf. 1: no memory.
+int top_k_lists(const float *users, int64_t count, int64_t k, int64_t wide, const uint8_t *codes, const float *scale,
                 const float *error, const float *length, const float *last, const float *tile, const int32_t *order,
                 const float *vectors, int64_t stride, int64_t packed, int64_t dim, const int64_t *indptr,
                 const int32_t *indices, const int32_t *place_of, int32_t *rows, float *scores) {
@@ -418,11 +451,12 @@ int top_k_lists(const float *users, int64_t count, int64_t k, const uint8_t *cod
   try {
     Workplace work;
     work.codes.resize((kBlock + kUsers) * items.groups * 4);
-    work.wide.resize(dim);
+    work.doubles.resize(dim);
     if (indptr)
       work.forbidden.resize(kBlock * (packed / kLanes));
+    const auto lists = wide ? block<false> : block<true>;
     for (int64_t start = 0; start < count; start += kBlock)
-      block(items, users + start * dim, std::min<int64_t>(kBlock, count - start), k,
+      lists(items, users + start * dim, std::min<int64_t>(kBlock, count - start), k, wide,
             indptr ? indptr + start : nullptr, indices, place_of, work, rows + start * k, scores + start * k);
   } catch (const std::bad_alloc &) {
     return 1;

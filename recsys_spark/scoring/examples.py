@@ -16,6 +16,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.labelled import write_labelled
 from recsys_spark.scoring.pairs import MODEL_RANK, feature_names
+from recsys_spark.scoring.search import Search
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Stage, Work
@@ -68,7 +69,7 @@ def write_ranker_examples(work: Work) -> list[Manifest]:
 
 def _examples(work: Work, histories: DataFrame, cut: Cut, numbers: list[str]) -> DataFrame:
     settings = work.settings
-    ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features)
+    ref = state_ref(work.store.storage.uri, work.inputs, cut, settings.features, Search.of(settings))
     make = partial(
         _example_batches,
         ref=ref,

@@ -58,9 +58,12 @@ class PackedItems:
         return self.items.strides[0] // self.items.itemsize
 
     def top_k(
-        self, users: NDArray[np.float32], k: int, forbidden: Rows | None
+        self, users: NDArray[np.float32], k: int, forbidden: Rows | None, wide: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """See ``Catalogue.top_k``; the arguments are as that has checked them. Other threads of Python go on."""
+        """See ``Catalogue.top_k``; the arguments are as that has checked them. Other threads of Python go on.
+
+        With ``wide`` only so many items are scored exactly: the best by the scores of whole numbers; 0: exact lists.
+        """
         indices = np.full((len(users), k), -1, np.int32)
         scores = np.full((len(users), k), -np.inf, np.float32)
         seen: list[Any] = [None, None]
@@ -68,6 +71,6 @@ class PackedItems:
             seen = [np.ascontiguousarray(forbidden.indptr), np.ascontiguousarray(forbidden.indices)]
         packed: list[Any] = [self.codes, *self.of_items, self.of_tiles, self.order, self.items, self._stride, self.size]
         rest: list[Any] = [users.shape[1], *seen, self.place_of, indices, scores]
-        if self.library.top_k_lists(*arguments(users, len(users), k, *packed, *rest)):
+        if self.library.top_k_lists(*arguments(users, len(users), k, wide, *packed, *rest)):
             raise MemoryError("no memory for the candidates of a block of users")
         return indices, scores

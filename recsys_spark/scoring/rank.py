@@ -12,6 +12,7 @@ from recsys_spark.cuts import Cut
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.lists import Chain
+from recsys_spark.scoring.search import Search
 from recsys_spark.scoring.select import Selection
 from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
@@ -70,7 +71,7 @@ class Recipe:
 def recipe(work: Work, at: Cut) -> Recipe:
     """Recipe of a stage's inputs at a cut."""
     settings = work.settings
-    ref = state_ref(work.store.storage.uri, work.inputs, at, settings.features)
+    ref = state_ref(work.store.storage.uri, work.inputs, at, settings.features, Search.of(settings))
     return Recipe(
         ref=ref,
         ranker=work.inputs["ranker"].folder,

@@ -215,7 +215,7 @@ def with_moves(state: ItemState, selection: Selection) -> Catalogue:
     """The allowed items with boosts and long tail in their biases."""
     vectors = np.array(state.vectors)
     vectors[:, -1] += adjusted(np.arange(len(vectors)), state, selection).astype(np.float32)
-    return Catalogue(vectors, state.allowed)
+    return state.search.catalogue(vectors, state.allowed)
 
 
 @lru_cache(maxsize=1)

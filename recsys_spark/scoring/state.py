@@ -13,6 +13,7 @@ from recsys_spark.config import Features
 from recsys_spark.cuts import Cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.scoring.item_rules import ItemRules, load_rules
+from recsys_spark.scoring.search import DEFAULT, Search
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
 from recsys_spark.tables.arrays import by_index, load_array, read_parquet, rows_of
@@ -46,6 +47,7 @@ class StateRef:
         Run folder of ``item_rules``; empty at past cuts, for which there are none.
     items, users : int
         Places by index, where the model is of an earlier night and knows fewer; 0: as many as the model has.
+    search : Search
     """
 
     root: str
@@ -62,6 +64,7 @@ class StateRef:
     described: str = ""
     rules: str = ""
     items: int = 0
+    search: Search = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class ItemState:
     last_time: LongArray = field(default_factory=lambda: np.zeros(0, np.int64))
     moment: tuple[str, ...] = ()
     rules: ItemRules | None = None
+    search: Search = DEFAULT
 
     def vectors_of(self, users: NDArray[np.integer]) -> FloatArray:
         """Vectors of some users, float32 [U, D].
@@ -119,10 +123,12 @@ class ItemState:
     @cached_property
     def catalogue(self) -> Catalogue:
         """The allowed items, ready for exact top-k; made once a worker process."""
-        return Catalogue(self.vectors, self.allowed)
+        return self.search.catalogue(self.vectors, self.allowed)
 
 
-def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Features) -> StateRef:
+def state_ref(
+    root: str, inputs: dict[str, Manifest], cut: Cut, features: Features, search: Search = DEFAULT
+) -> StateRef:
     """Reference from a stage's inputs.
 
     Raises
@@ -153,6 +159,7 @@ def state_ref(root: str, inputs: dict[str, Manifest], cut: Cut, features: Featur
         item_vectors=content.folder if content is not None and content.extra.get("items") else "",
         described=content.folder if content is not None and content.extra.get("new_items") else "",
         rules=inputs["item_rules"].folder if "item_rules" in inputs else "",
+        search=search,
     )
 
 
@@ -194,6 +201,7 @@ def load_state(ref: StateRef) -> ItemState:
         last_time=last_time,
         moment=ref.moment,
         rules=rules,
+        search=ref.search,
     )
 
 

@@ -6,7 +6,7 @@ A score is the dot product of two float32 vectors, summed in float64 and rounded
 product in sum d mod 8, which are added up in one order. A list is ordered by score, the higher first; of equal scores,
 the smaller item index first. So a user's list and scores depend on nothing but the vectors.
 
-There are two ways to the same lists, and the faster one that a machine has is taken.
+There are three ways to the same lists; on a processor the faster one that it has is taken.
 
 ``native/top_k.cpp`` multiplies vectors of 8-bit whole numbers, which processors with AVX-512 VNNI do four times as fast
 as float32, and knows how wrong the products are at most: what may be in the list is scored anew from the vectors.
@@ -16,19 +16,24 @@ depends on the machine and on the user's place in the block (OpenBLAS sums the l
 But the error of a dot product has a bound, D·u·‖x‖·‖y‖ whatever the order of the sum (Higham 2002, section 3.1), so
 that all items less than two bounds below the k-th score are a sure superset of the list; these few are scored anew.
 How that superset is found without sorting: of W maxima over disjoint groups of items, the k-th largest is at most the
-k-th score. With W = 4k it is reached by some 1.15k items.
+k-th score. With W = 4k it is reached by some 1.15k items. ``on_device.py`` does the same on a GPU.
+
+Lists that need not be exact are the exact order of the k + k/8 items that are best by the products of whole numbers
+alone: also the same ones in all three ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_spark.native import top_k_library
 from recsys_spark.ragged import Rows
+from recsys_spark.scoring.codes import Codes, kept_by_codes, scores_by_codes
 from recsys_spark.scoring.packed import PackedItems
 
 MISSING = -1
@@ -37,6 +42,7 @@ _UNIT = 2.0**-24  # largest relative error of one float32 rounding
 _MIN_GROUPS = 256  # narrower maxima would leave the vector unit idle
 _LANES = 8  # sums of a score
 _LARGEST = 1e30  # length of vectors up to which no step of the compiled kernel leaves float32
+_ROOM = 8  # by which a product of whole numbers may exceed ‖x‖ ‖y‖ at most
 
 Fill = Callable[[int, int, NDArray[np.float32]], None]
 Rescore = Callable[[int, NDArray[np.int64], NDArray[np.float32]], NDArray[np.float32]]
@@ -53,6 +59,10 @@ class Catalogue:
         False for items that nobody gets.
     compiled : bool, optional
         Whether the compiled kernel is used; by default where there is one. The lists are the same.
+    precision : {"exact", "int8"}
+        int8: of a few more items than k, the best by scores of whole numbers, the best k with their exact scores.
+    device : str, optional
+        A device of torch, such as ``cuda``, to work on instead of the processor. The lists are the same.
 
     Raises
     ------
@@ -61,19 +71,37 @@ class Catalogue:
     """
 
     def __init__(
-        self, items: NDArray[np.float32], allowed: NDArray[np.bool_] | None = None, compiled: bool | None = None
+        self,
+        items: NDArray[np.float32],
+        allowed: NDArray[np.bool_] | None = None,
+        compiled: bool | None = None,
+        *,
+        precision: str = "exact",
+        device: str | None = None,
     ) -> None:
+        if precision not in ("exact", "int8"):
+            raise ValueError(f"precision must be exact or int8, found {precision}")
         self.items = _matrix(items, "items")
         if allowed is not None and (allowed.shape != (len(items),) or allowed.dtype != np.bool_):
             raise ValueError(f"allowed must be bool [{len(items)}], found {allowed.dtype} {list(allowed.shape)}")
         norms = _norms(self.items, "item")
         self.allowed, self.largest = allowed, float(norms.max(initial=0.0))
+        self.exact = precision == "exact" or not self.items.size
+        self._packed, self._on_device = None, None
+        if device is not None:
+            from recsys_spark.scoring.on_device import ItemsOnDevice  # with torch, which a processor can do without
+
+            self._on_device = ItemsOnDevice(device, self.items, allowed, None if self.exact else self._codes)
+            return
         library = None if compiled is False else top_k_library()
         if compiled and library is None:
             raise ValueError("the compiled kernel is not there: not built, or the processor has no AVX-512 VNNI")
-        self._packed = None
         if library is not None and self.items.size and self.largest < _LARGEST:
             self._packed = PackedItems(library, self.items, norms, allowed)
+
+    @cached_property
+    def _codes(self) -> Codes:
+        return Codes.of(self.items)
 
     def top_k(
         self,
@@ -95,8 +123,9 @@ class Catalogue:
             B rows of items that the user must not get, in any order.
         block : int
             Users scored at a time; without the compiled kernel this needs ``4 * block * M`` bytes. Changes no result.
+            A device takes as many as it likes.
         threads : int
-            Threads that share the users; each needs as much memory. BLAS may have more of its own.
+            Threads that share the users; each needs as much memory. BLAS may have more of its own; a device has one.
 
         Returns
         -------
@@ -118,15 +147,21 @@ class Catalogue:
         _check(len(users), len(self.items), k, forbidden, block)
         norms = _norms(users, "user")
         largest = norms * self.largest
-        bad = np.flatnonzero(largest >= np.finfo(np.float32).max)
+        most = np.finfo(np.float32).max / (1 if self.exact else _ROOM)
+        bad = np.flatnonzero(largest >= most)
         if len(bad):
             raise ValueError(f"scores of user {bad[0]} may reach {largest[bad[0]]:.3g}, beyond float32")
+        wide = 0 if self.exact else kept_by_codes(k)
+        if self._on_device is not None:
+            return self._on_device.top_k(users, k, _margins(dim, largest), forbidden, wide)
         packed = self._packed if norms.max(initial=0.0) < _LARGEST else None
 
         def part(start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
             seen = None if forbidden is None else forbidden.part(start, stop)
             if packed is not None:
-                return packed.top_k(users[start:stop], k, seen)
+                return packed.top_k(users[start:stop], k, seen, wide)
+            if wide:
+                return self._by_codes(users[start:stop], k, wide, seen, block)
             return self._by_blas(users[start:stop], largest[start:stop], k, seen, block)
 
         if threads < 2 or len(users) <= block:
@@ -139,9 +174,7 @@ class Catalogue:
     def _by_blas(
         self, users: NDArray[np.float32], largest: NDArray[np.float64], k: int, forbidden: Rows | None, block: int
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        dim = self.items.shape[1]
-        # Twice the bound; the roundings of the two scores and of the floor; and what underflow may lose.
-        margins = 2 * (dim + 2) * _UNIT * 1.01 * largest + 4 * dim * float(np.finfo(np.float32).tiny)
+        margins = _margins(self.items.shape[1], largest)
 
         def fill(start: int, stop: int, out: NDArray[np.float32]) -> None:
             np.matmul(users[start:stop], self.items.T, out=out)
@@ -152,6 +185,20 @@ class Catalogue:
             return exact_scores(users[user], self.items[columns])
 
         return _ranked(fill, rescore, margins, len(self.items), k, forbidden, self.allowed, block)
+
+    def _by_codes(
+        self, users: NDArray[np.float32], k: int, wide: int, forbidden: Rows | None, block: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        codes, of_items = Codes.of(users), self._codes
+
+        def fill(start: int, stop: int, out: NDArray[np.float32]) -> None:
+            scores_by_codes(codes.part(start, stop), of_items, out)
+
+        def rescore(user: int, columns: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.float32]:
+            return exact_scores(users[user], self.items[columns])
+
+        none = np.zeros(len(users))
+        return _ranked(fill, rescore, none, len(self.items), k, forbidden, self.allowed, block, wide)
 
 
 def top_k(
@@ -255,8 +302,12 @@ def _ranked(
     forbidden: Rows | None,
     allowed: NDArray[np.bool_] | None,
     block: int,
+    wide: int = 0,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Fill blocks of approximate scores [block, M], score each user's candidates anew, keep the best k."""
+    """Fill blocks of approximate scores [block, M], score each user's candidates anew, keep the best k.
+
+    With ``wide`` the candidates are the so many best by approximate scores.
+    """
     users = len(margins)
     indices = np.full((users, k), MISSING, np.int32)
     scores = np.full((users, k), -np.inf, np.float32)
@@ -273,12 +324,28 @@ def _ranked(
         if forbidden is not None:
             seen = forbidden.part(start, stop)
             rows[seen.owners, seen.indices] = -np.inf
-        for user, columns in enumerate(_candidates(rows, k, margins[start:stop]), start):
+        for user, columns in enumerate(_candidates(rows, wide or k, margins[start:stop]), start):
+            if wide:
+                columns = columns[first_k(rows[user - start][columns], wide)]
+                columns.sort()
             values = rescore(user, columns, rows[user - start])
             best = first_k(values, k)
             indices[user, : len(best)] = columns[best]
             scores[user, : len(best)] = values[best]
     return indices, scores
+
+
+def _margins(dim: int, largest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twice the bound of a float32 product's error; the roundings of two scores and of the floor; what underflow loses.
+
+    Parameters
+    ----------
+    dim : int
+    largest : float64 [B]
+        ‖x‖ times the largest ‖y‖.
+    """
+    margins: NDArray[np.float64] = 2 * (dim + 2) * _UNIT * 1.01 * largest + 4 * dim * float(np.finfo(np.float32).tiny)
+    return margins
 
 
 def _candidates(rows: NDArray[np.float32], k: int, margins: NDArray[np.float64]) -> Iterator[NDArray[np.int64]]:

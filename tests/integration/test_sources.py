@@ -19,15 +19,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from harness import Edit, plant
 
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, TEST, Cut, cut, cuts
+from recsys_spark.errors import RecsysError
 from recsys_spark.evaluation.metrics import ranking_sums
 from recsys_spark.pipeline import STAGES, load_stage, run_stages
 from recsys_spark.ragged import Rows
 from recsys_spark.reporting import words
 from recsys_spark.reporting.show import show_user
+from recsys_spark.scoring.candidates import build_candidates
 from recsys_spark.scoring.lists import Chain, fill
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.rank import Recipe, recipe
@@ -42,6 +45,7 @@ from recsys_spark.tables.arrays import read_parquet
 from recsys_spark.tables.champion import MODELS, named
 from recsys_spark.tables.histories import UserBlock
 from recsys_spark.tables.store import Stamp
+from recsys_spark.trouble import explaining
 
 if TYPE_CHECKING:
     from conftest import TinyLog
@@ -176,6 +180,36 @@ def _at(night: Planted, name: str) -> tuple[Cut, Recipe, UserBlock, UserBlock]:
 def _recall(lists: np.ndarray[Any, Any], truth: Rows, k: int = N) -> float:
     total, users = ranking_sums(lists, truth, [k])["recall", k]
     return total / users
+
+
+# ---------------------------------------------------------------- how items are looked for
+def _changed(night: Planted, **changes: dict[str, Any]) -> Settings:
+    before = night.work.settings
+    sections = {name: getattr(before, name).model_copy(update=change) for name, change in changes.items()}
+    return before.model_copy(update=sections)
+
+
+def test_candidates_by_whole_numbers_are_nearly_the_exact_ones(night: Planted) -> None:
+    at, how, known, _ = _at(night, TEST)
+    other = _changed(night, candidates={"precision": "int8"}, launch={"scoring_device": "auto"})
+    found = []
+    for each in (how, recipe(replace(night.work, settings=other), at)):
+        state, more = load_state(each.ref), load_sources(each.plan.more)
+        assert state.catalogue.exact == more.catalogue.exact == (each is how)
+        found.append(build_candidates(known, state, at.time, each.plan).found)
+    for source in ("retrieval", "content"):
+        pairs = [set(zip(each[source].rows.tolist(), each[source].items.tolist(), strict=True)) for each in found]
+        assert len(pairs[0] & pairs[1]) > 0.99 * len(pairs[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_no_worker_has_ends_the_stage_in_one_line(night: Planted) -> None:
+    settings = _changed(night, launch={"scoring_device": "cuda"})
+    before = night.work.store.need("top_n", night.work.dt)
+    line = r"^setting 'launch.scoring_device' = cuda: .* torch sees no GPU on .* has a GPU\.$"
+    with pytest.raises(RecsysError, match=line), explaining("here"):
+        run_stage(load_stage("score"), night.work.spark, settings, night.work.dt, force=True)
+    assert night.work.store.need("top_n", night.work.dt) == before
 
 
 # ---------------------------------------------------------------- the planted truth

@@ -48,6 +48,19 @@ def test_the_cause_is_found_in_javas_trace_by_its_line() -> None:
     assert "org.apache" not in str(told)
 
 
+def test_the_error_of_a_worker_is_told_as_it_was() -> None:
+    first = RecsysError("3 rows, then 4", "table 'x': part", "Do this. Then that: again.")
+    trace = f"Job aborted.\nTraceback:\nrecsys_spark.errors.RecsysError: {first}\n\n\tat org.apache.X"
+    told = explain(raised(ValueError("failed"), RuntimeError(trace)), "here")
+    assert str(told) == str(first)
+
+
+def test_a_gpu_that_is_full() -> None:
+    told = explain(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore"), "here")
+    assert told is not None
+    assert told.found == "the GPU has no memory left (CUDA out of memory. Tried to allocate 2 GiB)"
+
+
 def test_an_error_of_tidying_up_does_not_hide_the_first_one() -> None:
     first = RecsysError("the first", "there", "Mend it.")
 

@@ -18,6 +18,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.scoring.candidates import USERS_AT_ONCE, Plan, candidate_plan, find_pairs
 from recsys_spark.scoring.past import past_of
+from recsys_spark.scoring.search import Search
 from recsys_spark.scoring.sources.fusion import BLEND, blend_columns, fit_blend
 from recsys_spark.scoring.state import StateRef, load_state, state_ref
 from recsys_spark.stage import Work
@@ -39,7 +40,7 @@ def write_blend(work: Work, written: dict[str, Manifest]) -> Manifest:
     if settings.candidates.fusion != "learned":
         return store.seal(None, "fusion", work.stamp)
     at, inputs = cut(work.dt, settings.split, VALID), {**work.inputs, **written}
-    ref = state_ref(store.storage.uri, inputs, at, settings.features)
+    ref = state_ref(store.storage.uri, inputs, at, settings.features, Search.of(settings))
     plan = candidate_plan(settings, store, inputs, ref, fusion="union")
     share = min(1.0, settings.candidates.fusion_users / max(1, work.inputs["histories"].rows))
     names = [f"{part.name}_{column}" for part in plan.parts for column in BLEND]

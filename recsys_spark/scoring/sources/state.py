@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.ragged import Rows
+from recsys_spark.scoring.search import DEFAULT, Search
 from recsys_spark.scoring.state import StateRef, grown, load_state
 from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.tables import Manifest
@@ -83,6 +84,7 @@ class SourceState:
         that, is what its popularity adds to its nearness to anything.
     segments : Segments
     allowed : bool [M]
+    search : Search
         As in ``ItemState``.
     """
 
@@ -90,6 +92,7 @@ class SourceState:
     content: FloatArray | None = None
     segments: Segments | None = None
     allowed: NDArray[np.bool_] | None = None
+    search: Search = DEFAULT
 
     @cached_property
     def described(self) -> NDArray[np.bool_]:
@@ -103,7 +106,7 @@ class SourceState:
         """The described items among the allowed ones, ready for exact top-k; made once a worker process."""
         if self.content is None or self.allowed is None:
             raise ValueError("there are no content vectors: neither candidates.sources nor cold.chain names content")
-        return Catalogue(self.content, self.allowed & self.described)
+        return self.search.catalogue(self.content, self.allowed & self.described)
 
 
 def source_ref(items: StateRef, inputs: dict[str, Manifest], settings: Settings) -> SourceRef | None:
@@ -130,6 +133,7 @@ def load_sources(ref: SourceRef | None) -> SourceState:
         grown(load_array(storage, content), len(items.vectors)) if ref.content_model else None,
         _segments(storage, ref) if ref.segment_items else None,
         items.allowed,
+        items.search,
     )
 
 

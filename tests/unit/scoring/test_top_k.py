@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import product
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_spark.native import top_k_library
 from recsys_spark.ragged import Rows
+from recsys_spark.scoring import on_device
 from recsys_spark.scoring import top_k as module
 from recsys_spark.scoring.top_k import Catalogue, first_k, top_k, top_k_of_scores
 
@@ -70,11 +71,15 @@ def vector_cases(
     return user, item, draw(st.integers(1, items + 3)), *masks(draw, users, items)
 
 
-@pytest.fixture(autouse=True, scope="module", params=["compiled", "numpy"])
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "numpy", "torch"])
 def _each_way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything by the compiled kernel, and by NumPy, where small cases reach the maxima of groups too."""
+    """Everything by the compiled kernel, by NumPy and by torch, where small cases reach maxima of groups and blocks."""
     patch = pytest.MonkeyPatch()
-    if request.param == "numpy":
+    if request.param == "torch":
+        patch.setattr(module, "Catalogue", partial(Catalogue, device="cpu"))
+        for name, small in (("_MIN_GROUPS", 1), ("_SCORES_AT_ONCE", 3_000), ("_PAIRS_AT_ONCE", 100)):
+            patch.setattr(on_device, name, small)
+    elif request.param == "numpy":
         patch.setattr(module, "_MIN_GROUPS", 1)
         patch.setattr(module, "top_k_library", lambda: None)
     elif top_k_library() is None:
@@ -148,43 +153,6 @@ def test_a_user_gets_the_same_bits_whoever_else_is_there(seed: int, items: int, 
     again = top_k(user[order], item, 25, forbidden=part, block=int(rng.integers(1, 80)))
     assert again[0].tobytes() == indices[order].tobytes()
     assert again[1].tobytes() == scores[order].tobytes()
-
-
-def uneven(rng: np.random.Generator, rows: int, dim: int, kind: str) -> NDArray[np.float32]:
-    vectors = rng.normal(size=(rows, dim))
-    if kind == "popular":  # lengths of many sizes, and a last place like a bias
-        vectors *= np.exp(rng.normal(size=(rows, 1)))
-        vectors[:, -1] = -5 + 2 * rng.normal(size=rows)
-    elif kind == "ties":
-        vectors = rng.integers(-1, 2, (rows, dim)).astype(float)
-    elif kind == "equal":
-        vectors[:] = vectors[0]
-    elif kind == "one place":  # the rest is lost in eight bits
-        vectors[:, 0] *= 1e4
-    elif kind == "tiny":
-        vectors *= 1e-25
-    elif kind == "huge":
-        vectors *= 1e15
-    elif kind == "mixed":
-        vectors *= 10.0 ** rng.integers(-30, 4, (rows, 1))
-    return vectors.astype(np.float32)
-
-
-KINDS = ["even", "popular", "ties", "equal", "one place", "tiny", "huge", "mixed"]
-
-
-@pytest.mark.parametrize(("kind", "dim"), list(product(KINDS, [1, 2, 9, 64, 65])))
-def test_both_ways_give_the_same_bits(kind: str, dim: int) -> None:
-    rng = np.random.default_rng([KINDS.index(kind), dim])
-    users, items = uneven(rng, 60, dim, kind), uneven(rng, 4_000, dim, kind)
-    seen = Rows.from_lists([rng.choice(4_000, rng.integers(0, 900), False) for _ in users])
-    allowed = rng.random(4_000) < 0.9
-    catalogue, plain = Catalogue(items, allowed), Catalogue(items, allowed, compiled=False)
-    for k in (1, 40, 700, 4_100):
-        found = catalogue.top_k(users, k, forbidden=seen, threads=3, block=17)
-        wanted = plain.top_k(users, k, forbidden=seen)
-        assert found[0].tobytes() == wanted[0].tobytes()
-        assert found[1].tobytes() == wanted[1].tobytes()
 
 
 def test_items_are_read_where_they_lie() -> None:
