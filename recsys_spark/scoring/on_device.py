@@ -8,7 +8,8 @@ of the lists. These candidates are scored anew in float64 in the order of sums t
 and products, which every device rounds in the same way (IEEE 754).
 
 The device holds the items, 4 D bytes each (8 D with whole numbers), and for each block 4 bytes a score, 1 a comparison
-and some 60 a candidate: 0.4 GB, or up to 5 GB where all scores are equal and every item is a candidate.
+and some 60 a candidate: 0.4 GB (0.9 with whole numbers), or up to 5 GB where all scores are equal and every item is a
+candidate.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class ItemsOnDevice:
             owner, place = self._candidates(rows, k, margins[part], wide)
             values = _exact_scores(own, self.items, owner, place)
             ranks = _ranks(owner, values, len(some))
-            keep = ranks < k
+            keep = torch.nonzero(ranks < k)[:, 0]
             at = owner[keep], ranks[keep]
             best = torch.full((len(some), k), -1, dtype=torch.int32, device=self.device)
             found = torch.full((len(some), k), -torch.inf, device=self.device)
@@ -121,12 +122,12 @@ class ItemsOnDevice:
             floors = (_floors(rows, k).double() - self._moved(margins)).clamp_min(_LOWEST).float()
         owner, place = torch.nonzero(rows >= floors[:, None]).unbind(1)
         if wide:
-            keep = _ranks(owner, rows[owner, place] + 0.0, len(rows)) < wide
+            keep = torch.nonzero(_ranks(owner, rows[owner, place] + 0.0, len(rows)) < wide)[:, 0]
             owner, place = owner[keep], place[keep]
         return owner, place
 
     def _moved(self, array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
     def _codes(self, codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
         numbers, scale, last = (self._moved(each) for each in _fields(codes))

@@ -1,4 +1,7 @@
-"""The ways to make lists, beside each other: compiled kernel, NumPy and torch, exact and by whole numbers."""
+"""The ways to make lists, beside each other: compiled kernel, NumPy and torch, exact and by whole numbers.
+
+Torch works on the processor here, and on a GPU too where there is one.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from recsys_spark.scoring.codes import kept_by_codes
 from recsys_spark.scoring.top_k import Catalogue
 
 WAYS = {"compiled, where it is there": {}, "numpy": {"compiled": False}, "torch": {"device": "cpu"}}
+if torch.cuda.is_available():
+    WAYS["gpu"] = {"device": "cuda"}
 
 
 def uneven(rng: np.random.Generator, rows: int, dim: int, kind: str) -> NDArray[np.float32]:
@@ -159,10 +164,10 @@ def test_whole_numbers_need_more_room_in_float32() -> None:
 def test_a_process_that_allows_rough_products_gets_the_same_lists() -> None:
     rng = np.random.default_rng(1)
     users, items = (rng.normal(size=(count, 33)).astype(np.float32) for count in (9, 3_000))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")  # bfloat16, where the processor is made for it
+    before, device = torch.get_float32_matmul_precision(), "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("medium")  # TensorFloat-32, or bfloat16, where the device is made for it
     try:
-        found = Catalogue(items, device="cpu").top_k(users, 30)
+        found = Catalogue(items, device=device).top_k(users, 30)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
