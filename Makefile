@@ -39,6 +39,10 @@ setup-airflow: setup ## make .venv-airflow, for the DAG and its test
 setup-browser: setup ## make .venv-browser, for the test of the pages in a real browser (230 MB to fetch)
 	@$(BOOTSTRAP) --browser
 
+.PHONY: setup-peers
+setup-peers: setup ## make .venv-peers, for what bench-score compares with beside .venv (100 MB to fetch)
+	@$(BOOTSTRAP) --peers
+
 .PHONY: demo-data
 demo-data: setup ## fetch the demo's data (a year of grocery purchases) into .demo/data
 	@$(BOOTSTRAP) --demo-data $(DEMO_DATA)

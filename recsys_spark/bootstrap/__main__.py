@@ -5,6 +5,7 @@ What `make setup`, `make demo` and `make test` call::
     python3.11 recsys_spark/bootstrap/__main__.py                      # .venv with everything in it
     python3.11 recsys_spark/bootstrap/__main__.py --airflow            # .venv-airflow
     python3.11 recsys_spark/bootstrap/__main__.py --browser            # .venv-browser
+    python3.11 recsys_spark/bootstrap/__main__.py --peers              # .venv-peers
     python3.11 recsys_spark/bootstrap/__main__.py --demo-data .demo/data
     python3.11 recsys_spark/bootstrap/__main__.py --pyfiles dist/recsys_spark.zip
     python3.11 recsys_spark/bootstrap/__main__.py --env-archive dist/environment.tar.gz

@@ -12,6 +12,7 @@ from pathlib import Path
 from .browser import set_up_browser
 from .demo_data import fetch
 from .environments import pack_environment, set_up_airflow, set_up_project
+from .peers import set_up_peers
 from .pyfiles import write_pyfiles
 from .shell import PREFIX, SetupError
 
@@ -31,6 +32,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--airflow", action="store_true", help="make .venv-airflow instead of .venv")
     parser.add_argument("--browser", action="store_true", help="make .venv-browser, for the test of the pages")
+    parser.add_argument("--peers", action="store_true", help="make .venv-peers, for the benchmark of scoring")
     parser.add_argument("--demo-data", type=Path, metavar="DIR", help="fetch the demo's data into DIR instead")
     parser.add_argument("--pyfiles", type=Path, metavar="ZIP", help="zip the package for spark-submit instead")
     parser.add_argument("--env-archive", type=Path, metavar="TAR", help="pack an environment for executors instead")
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str], project: Path = PROJECT) -> int:
             set_up_airflow(project, os.environ)
         elif options.browser:
             set_up_browser(project, os.environ)
+        elif options.peers:
+            set_up_peers(project)
         else:
             set_up_project(project, os.environ)
     except SetupError as error:

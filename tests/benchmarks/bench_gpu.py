@@ -1,4 +1,4 @@
-"""Models, losses and optimizers on a GPU, as a world of one, without Horovod and Petastorm: batches are tensors.
+"""Models, losses, optimizers and exact top-k on a GPU, without Horovod, Petastorm and Spark: batches are tensors.
 
     python tests/benchmarks/bench_gpu.py                   the first GPU; full sizes
     python tests/benchmarks/bench_gpu.py --device cpu --scale small
@@ -19,6 +19,9 @@ What must move, in bytes of 4 a number, R rows touched of D numbers each:
   backward, gradient, weights and two moments are read and written by Adam, 4 n m (2 + 1 + 1 + 6); its activations are
   written forward, read backward, their gradients written and read: 16 B m.
 
+Of the top-k kernel: users a second, lists on the host, and that over what the bare float32 product (no TensorFloat-32,
+whose error is too large) of the same users and items allows, into a buffer, in blocks of the size that suits it best.
+
 Ends with one line of JSON. It measures; it asserts no time.
 """
 
@@ -33,6 +36,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,16 +44,23 @@ from recsys_spark.models import blocks
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.losses import binary_cross_entropy
 from recsys_spark.models.mf import MatrixFactorization
+from recsys_spark.ragged import Rows
+from recsys_spark.scoring.top_k import Catalogue
 from recsys_spark.training.collective import Alone
 from recsys_spark.training.optim import TableUpdates
 
 DIM = 64
 LOSSES = ("softmax", "bce", "squared", "bpr")
+K, SEEN = 100, 200
+BLOCKS = (256, 1_024, 4_096)  # users of a bare product
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained: MF of ``pairs`` a batch, DeepFM of ``rows`` a batch over ``fields`` of ``codes`` each."""
+    """What is trained: MF of ``pairs`` a batch, DeepFM of ``rows`` a batch over ``fields`` of ``codes`` each.
+
+    Lists are made for ``scored`` users out of ``catalogue`` items.
+    """
 
     users: int
     items: int
@@ -60,11 +71,13 @@ class Sizes:
     rows: int
     hidden: tuple[int, ...]
     steps: int
+    scored: int
+    catalogue: int
 
 
 SCALES = {
-    "small": Sizes(20_000, 5_000, 1_024, 256, 6, 500, 256, (32, 16), 3),
-    "full": Sizes(5_000_000, 1_000_000, 65_536, 4_096, 39, 100_000, 16_384, (400, 400, 400), 50),
+    "small": Sizes(20_000, 5_000, 1_024, 256, 6, 500, 256, (32, 16), 3, 256, 5_000),
+    "full": Sizes(5_000_000, 1_000_000, 65_536, 4_096, 39, 100_000, 16_384, (400, 400, 400), 50, 65_536, 60_000),
 }
 
 
@@ -168,6 +181,36 @@ def deepfm(sizes: Sizes, device: torch.device, bf16: bool) -> tuple[float, float
     return taken, codes * (dim + 1) * _row_bytes("adam") + 16 * sizes.rows * fields * (dim + 1) + layers
 
 
+def top_k(sizes: Sizes, device: torch.device) -> dict[str, int | float]:
+    """Users a second without and with seen items, and the share of the bare product's rate."""
+    random = np.random.default_rng(1)
+    users, items = (
+        random.standard_normal((count, DIM)).astype(np.float32) for count in (sizes.scored, sizes.catalogue)
+    )
+    own, columns = torch.from_numpy(users).to(device), torch.from_numpy(items).to(device).T
+    product = float("inf")
+    for block in BLOCKS:
+        buffer = torch.empty(min(block, len(users)), len(items), device=device)
+
+        def multiply(_: int, block: int = block, buffer: Tensor = buffer) -> None:
+            for part in own.split(block):
+                torch.mm(part, columns, out=buffer[: len(part)])
+
+        product = min(product, seconds(multiply, 1, device))
+    catalogue = Catalogue(items, device=str(device))
+    seen = Rows(
+        np.arange(len(users) + 1, dtype=np.int64) * SEEN, random.integers(0, len(items), len(users) * SEEN, np.int32)
+    )
+    plain = seconds(lambda _: catalogue.top_k(users, K), 1, device)
+    masked = seconds(lambda _: catalogue.top_k(users, K, forbidden=seen), 1, device)
+    return {
+        "users_per_second": round(len(users) / plain),
+        "users_per_second_masked": round(len(users) / masked),
+        "share_of_product": round(product / plain, 4),
+        "product_flops": round(2 * len(users) * len(items) * DIM / product),
+    }
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cuda")
@@ -192,6 +235,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         figures[run] = {"samples_per_second": round(samples / taken), "bandwidth_share": round(share, 4)}
         print(f"  {run:<20} {samples / taken:>14,.0f} samples/s  {moved / 1e6:>8,.1f} MB a step, "
               f"{share:.1%} of the bandwidth")  # fmt: skip
+    lists = figures["top_k"] = top_k(sizes, device)
+    speed, masked = lists["users_per_second"], lists["users_per_second_masked"]
+    print(f"  top_k {speed:>28,} users/s, {lists['share_of_product']:.1%} of the bare product "
+          f"({lists['product_flops'] / 1e12:.2f} TFLOPS); {masked:,} with seen items masked")  # fmt: skip
     print(json.dumps(figures))
     return figures
 
