@@ -8,14 +8,17 @@ of one arm, and the difference means nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as csv
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
@@ -94,19 +97,36 @@ def read_outcomes(path: str, user: str, value: str | None) -> list[tuple[str, fl
     if not Path(path).exists():
         raise RecsysError("no such file", path, "Give a Parquet or CSV file, or a folder of them, with --outcomes.")
     kind = "csv" if path.endswith(".csv") or any(Path(path).glob("*.csv")) else "parquet"
-    table = ds.dataset(path, format=kind)
     wanted = [user, *([] if value is None else [value])]
-    missing = [name for name in wanted if name not in table.schema.names]
-    if missing:
-        raise RecsysError(f"no column '{missing[0]}'", path, f"Columns: {', '.join(table.schema.names)}.")
-    rows = table.to_table(columns=wanted)
+    try:
+        table = ds.dataset(path, format=_as_text(user) if kind == "csv" else kind)
+        missing = [name for name in wanted if name not in table.schema.names]
+        if missing:
+            raise RecsysError(f"no column '{missing[0]}'", path, f"Columns: {', '.join(table.schema.names)}.")
+        rows = table.to_table(columns=wanted)
+    except pa.ArrowException as error:
+        raise RecsysError("cannot be read", path, str(error).splitlines()[0]) from error
     try:
         ids = rows[user].cast(pa.string()).to_pylist()
         numbers = [1.0] * len(ids) if value is None else rows[value].cast(pa.float64()).to_pylist()
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise RecsysError(f"a value of '{value}' is no number", path, str(error).splitlines()[0]) from error
+    if not all(number is None or isfinite(number) for number in numbers):
+        raise RecsysError(f"a value of '{value}' is not finite", path, "One such number would be the mean of its arm.")
     pairs = zip(ids, numbers, strict=True)
-    return [(user_id, number) for user_id, number in pairs if user_id is not None and number is not None]
+    known = [(user_id, number) for user_id, number in pairs if user_id and number is not None]
+    return [(_id_text(user_id, kind), number) for user_id, number in known]
+
+
+def _as_text(user: str) -> ds.CsvFileFormat:
+    """CSV whose column of ids is not taken for numbers: 007 is another user than 7."""
+    return ds.CsvFileFormat(convert_options=csv.ConvertOptions(column_types={user: pa.string()}))
+
+
+def _id_text(user_id: str, kind: str) -> str:
+    """An id as cleaning writes it: without blanks around it, and in CSV, where nothing tells, 12.0 is 12."""
+    text = user_id.strip(" ")
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text) if kind == "csv" else text
 
 
 def outcomes_by_arm(arms: dict[str, str], outcomes: Iterable[tuple[str, float]]) -> tuple[dict[str, Side], int]:

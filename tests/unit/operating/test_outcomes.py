@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import ttest_ind
 
@@ -76,3 +78,28 @@ def test_a_value_that_is_no_number(tmp_path: Path) -> None:
     pd.DataFrame({"who": ["1"], "spent": ["much"]}).to_parquet(path)
     with pytest.raises(RecsysError, match="a value of 'spent' is no number"):
         read_outcomes(path, "who", "spent")
+
+
+def test_ids_are_those_that_cleaning_writes(tmp_path: Path) -> None:
+    """In CSV 007 is not 7, though both could be numbers; 12.0 is 12, as in the log."""
+    path = tmp_path / "x.csv"
+    path.write_text("who,spent\n007,1\n7,2\n12.0,3\n 8 ,4\n,5\n")
+    assert read_outcomes(str(path), "who", "spent") == [("007", 1.0), ("7", 2.0), ("12", 3.0), ("8", 4.0)]
+    path.write_text("who,spent\n007,1\n012,2\n")  # no row tells that these are no numbers
+    assert read_outcomes(str(path), "who", "spent") == [("007", 1.0), ("012", 2.0)]
+    pd.DataFrame({"who": [12.0, None], "spent": [1, 2]}).to_parquet(tmp_path / "x.parquet")
+    assert read_outcomes(str(tmp_path / "x.parquet"), "who", "spent") == [("12", 1.0)]
+
+
+def test_outcomes_that_cannot_be_added_up(tmp_path: Path) -> None:
+    """One NaN would be the mean of its whole arm, and tell of no difference."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"who": ["1", "2"], "spent": [1.0, float("nan")]}), path)
+    with pytest.raises(RecsysError, match="a value of 'spent' is not finite"):
+        read_outcomes(str(path), "who", "spent")
+    pq.write_table(pa.table({"who": ["1"], "spent": [[1.0]]}), path)
+    with pytest.raises(RecsysError, match="a value of 'spent' is no number"):
+        read_outcomes(str(path), "who", "spent")
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(RecsysError, match="cannot be read"):
+        read_outcomes(str(path), "who", "spent")
