@@ -48,7 +48,8 @@ def roll_back(store: TableStore, table: str, dt: str, to: str | None = None, wit
             before.content_hash if before and (target is None or target.content_hash != before.content_hash) else ""
         )
         if (target and target.run_id) != (before and before.run_id):
-            move_pointer(store.storage, table, dt, target.run_id if target else None, lease.token, refused)
+            run_id, shown = (target.run_id, target.content_hash) if target else (None, "")
+            move_pointer(store.storage, table, dt, run_id, lease.token, refused, shown)
         return Rolled(before, target, store.latest(table))
 
 

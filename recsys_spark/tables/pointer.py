@@ -58,7 +58,13 @@ def read_pointer(storage: Storage, table: str, dt: str) -> Pointer | None:
 
 
 def move_pointer(
-    storage: Storage, table: str, dt: str, run_id: str | None, token: int | None, refused: str = ""
+    storage: Storage,
+    table: str,
+    dt: str,
+    run_id: str | None,
+    token: int | None,
+    refused: str = "",
+    shown: str = "",
 ) -> None:
     """Let readers of a day see a run, in one step.
 
@@ -72,6 +78,8 @@ def move_pointer(
         The writer's fencing token; None for a tool that holds no lock: it goes after whoever was last.
     refused : str
         Content hash that stages must not show again.
+    shown : str
+        Content hash of the run: whoever shows it has thought better of refusing it, if he did.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def move_pointer(
                 storage.url(pointer_path(table, dt)),
                 f"Run {run_id} is not shown. Look at 'recsys-spark runs', and run the night again if it is needed.",
             )
-        kept = before.refused if before else ()
-        refuses = tuple(dict.fromkeys([*kept, refused])) if refused else kept
+        kept = [each for each in (before.refused if before else ()) if each != shown]
+        refuses = tuple(dict.fromkeys([*kept, refused] if refused else kept))
         pointer = Pointer(run_id, last if token is None else token, refuses)
         storage.write_json(pointer_path(table, dt), pointer.to_json())

@@ -251,7 +251,8 @@ class TableStore:
 
     def point(self, manifest: Manifest, token: int | None = None) -> None:
         """Let readers of the manifest's day see its run, in one step; see ``pointer``."""
-        move_pointer(self.storage, manifest.table, manifest.dt, manifest.run_id, token)
+        shown = manifest.content_hash
+        move_pointer(self.storage, manifest.table, manifest.dt, manifest.run_id, token, shown=shown)
 
     def with_rows(self, folder: str, entry: FileEntry) -> FileEntry:
         """Entry of a Parquet file with the rows that its footer names."""

@@ -71,6 +71,19 @@ def test_what_was_turned_down_is_remembered(root: Root) -> None:
     assert read_pointer(root.store.storage, "top_n", DT).refused == (bad.content_hash,)
 
 
+def test_who_shows_it_again_does_not_turn_it_down_any_more(root: Root) -> None:
+    """Back, and forth again: what a person shows by its name is refused to no later run, nor passed over going back."""
+    b, c = (root.store.manifest("top_n", DT, f"20240310T0{hour}0000-{name}") for hour, name in ((4, "b"), (5, "c")))
+    roll_back(root.store, "top_n", DT)
+    roll_back(root.store, "top_n", DT, to=c.run_id)
+    assert read_pointer(root.store.storage, "top_n", DT).refused == (b.content_hash,)
+    roll_back(root.store, "top_n", DT, to=b.run_id)
+    assert read_pointer(root.store.storage, "top_n", DT).refused == (c.content_hash,)
+    root.store.point(c)  # a stage with --force
+    assert read_pointer(root.store.storage, "top_n", DT).refused == ()
+    assert roll_back(root.store, "top_n", DT).now.run_id == b.run_id
+
+
 def test_the_command_says_what_is_served(root: Root, capsys: pytest.CaptureFixture[str]) -> None:
     main_ok(["rollback", "--config", str(root.config), "--table", "top_n", "--date", DT])
     before, now, newest, again = capsys.readouterr().out.splitlines()
