@@ -15,7 +15,7 @@ from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.stage import Work
 from recsys_spark.tables import Manifest, TableStore
 from recsys_spark.tables.arrays import load_array
-from recsys_spark.tables.champion import champion_before, same_ids
+from recsys_spark.tables.champion import find_champion, same_ids
 
 # what the codes of a feature follow from, beside the values: name in feature_spec, and in words
 _ENCODING = {
@@ -30,9 +30,9 @@ _ENCODING = {
 
 def usable_champion(work: Work) -> tuple[dict[str, Manifest] | None, str]:
     """The champion's models, if tonight's tables can be ranked by them; else why not."""
-    models = champion_before(work.store, work.dt)
+    models, reason = find_champion(work.store, work.dt)
     if models is None:
-        return None, "there is no champion yet"
+        return None, reason
     try:
         _same_ranker(work, models["ranker"])
         _whole_vectors(work.store, models)

@@ -64,13 +64,18 @@ def gate(work: Work) -> list[Manifest]:
     """Write ``user_metrics`` and ``gate``; the latter's manifest says the outcome, and which models to use instead."""
     store, settings = work.store, work.settings
     champion, reason = usable_champion(work)
-    broken = _not_finite(store, work.inputs)
+    broken, table_of = not_finite(store, work.inputs)
     found: list[Duel] = []
     rows: list[tuple[Any, ...]] = []
     if broken:
         level, says = (HOLD, f"hold: {broken}")
         if champion is None:
-            raise RecsysError(broken, store.storage.url(work.inputs["ranker"].folder), "Train it again.")
+            bad = work.inputs[table_of]
+            raise RecsysError(
+                broken,
+                store.storage.url(bad.folder),
+                f"There is no champion to rank in its place ({reason}). Run {bad.stage} with --force, then the night.",
+            )
         instead = champion["ranker"]  # named, so that lists by another champion are other lists
         told = f"{broken}; in its place ranks the model of {instead.dt}, run {instead.run_id}"
         found = [Duel(CHAMPION, "all", 0, 0.0, 0.0, 0.0, 0.0, HOLD, told)]
@@ -203,8 +208,8 @@ def _groups(work: Work, users: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]
     }
 
 
-def _not_finite(store: TableStore, inputs: dict[str, Manifest]) -> str:
-    """Which of tonight's models holds a number that is none; empty where all are good."""
+def not_finite(store: TableStore, inputs: dict[str, Manifest]) -> tuple[str, str]:
+    """What of tonight's models is a number that is none, and the table that holds it; both empty where all are good."""
     from safetensors.numpy import load
 
     storage, folder = store.storage, inputs["retrieval_model"].folder
@@ -212,10 +217,16 @@ def _not_finite(store: TableStore, inputs: dict[str, Manifest]) -> str:
         if name.endswith(".npy"):
             values = load_array(storage, f"{folder}/{name}")
             if not all(np.isfinite(values[at : at + 65_536]).all() for at in range(0, len(values), 65_536)):
-                return f"the retrieval model's {name} holds numbers that are not finite"
+                return f"the retrieval model's {name} holds numbers that are not finite", "retrieval_model"
     weights = load(storage.read_bytes(f"{inputs['ranker'].folder}/model.safetensors"))
-    bad = sorted(name for name, values in weights.items() if values.dtype.kind == "f" and np.isnan(values).any())
-    return f"the ranker's weights '{bad[0]}' hold numbers that are not finite" if bad else ""
+    for name, values in sorted(weights.items()):
+        if values.dtype.kind != "f":
+            continue
+        # a bucket of numbers may well end at infinity
+        bad = np.isnan(values) if name == "edges" else ~np.isfinite(values)
+        if bad.any():
+            return f"the ranker's weights '{name}' hold numbers that are not finite", "ranker"
+    return "", ""
 
 
 def _before(spark: SparkSession, settings: Any, dt: str) -> object:

@@ -43,17 +43,24 @@ def resolve(store: TableStore, names: dict[str, Any]) -> dict[str, Manifest]:
 
 def champion_before(store: TableStore, dt: str) -> dict[str, Manifest] | None:
     """Models that made the newest lists of an earlier day; None before the first ones, or where they are gone."""
+    return find_champion(store, dt)[0]
+
+
+def find_champion(store: TableStore, dt: str) -> tuple[dict[str, Manifest] | None, str]:
+    """``champion_before``, and why there is none: a night whose champion is lost is not a first night."""
     until = (date.fromisoformat(dt) - timedelta(days=1)).isoformat()
     try:
         lists = store.latest("top_n", until=until)
         if lists is None:
-            return None
+            return None, "there is no champion yet"
         names = lists.extra.get("models") or {
             table: {"dt": lists.dt, "run_id": lists.inputs[table]} for table in MODELS
         }
-        return resolve(store, names)
-    except (RecsysError, KeyError):
-        return None
+        return resolve(store, names), ""
+    except RecsysError as error:
+        return None, f"the champion is lost: {error.found} ({error.where})"
+    except KeyError as error:
+        return None, f"the champion is lost: its lists name no {error}"
 
 
 def training_of(model: Manifest) -> str:

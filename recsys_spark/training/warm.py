@@ -22,7 +22,7 @@ from typing import Any
 
 from recsys_spark.config import Settings
 from recsys_spark.tables import Manifest, TableStore
-from recsys_spark.tables.champion import TRAINING, champion_before, named
+from recsys_spark.tables.champion import TRAINING, find_champion, named
 
 WARM, FULL = "warm", "full"
 
@@ -85,9 +85,9 @@ def start_of(store: TableStore, settings: Settings, dt: str) -> Start:
     """
     if not settings.warm_start.enabled:
         return full(dt, "warm_start.enabled is false")
-    champion = champion_before(store, dt)
+    champion, reason = find_champion(store, dt)
     if champion is None:
-        return full(dt, "there is no champion yet")
+        return full(dt, reason)
     theirs = champion["retrieval_model"]
     since = theirs.extra.get(TRAINING, {}).get("full_since")
     if since is None:

@@ -114,6 +114,18 @@ def test_a_champion_of_before_there_was_a_record_is_not_gone_on_from(settings: S
     assert "does not say when" in start_of(root.store, settings, "2024-03-02").says
 
 
+def test_a_champion_that_is_lost_is_told_as_such(settings: Settings) -> None:
+    """A night after it must not pass for a first one."""
+    root = Root(settings)
+    root.night(1)
+    model = root.store.need("ranker", "2024-03-01")
+    root.store.storage.delete_file(f"{model.folder}/file")
+    says = start_of(root.store, settings, "2024-03-02").says
+    assert "the champion is lost: files of the champion's model are missing or changed" in says
+    assert model.folder in says
+    assert "there is no champion yet" in start_of(root.store, settings, "2024-03-01").says
+
+
 def test_what_a_kept_night_began_with_is_kept(settings: Settings) -> None:
     root = Root(settings)
     for day in range(1, 8):
