@@ -27,6 +27,7 @@ OK, ALARM, HOLD = "ok", "alarm", "hold"
 _SURE = 4.0  # standard deviations of a count that are no chance
 _RARE = 0.01  # share below which categories are put together
 Folded = Mapping[tuple[str, str, str, str], dict[str, float]]
+FileCounts = Mapping[str, tuple[int, int]]  # by file of the log: rows judged, and of these in quarantine
 
 
 @dataclass(frozen=True)
@@ -108,17 +109,35 @@ def table_checks(source: str, now: Folded, before: list[Folded], watch: Watch) -
             yield from _compare(source, column, statistic, earlier, counts, (rows_before[-1], rows), watch)
 
 
-def refused_check(now: tuple[int, int], before: tuple[int, int] | None, watch: Watch) -> Check:
-    """Share of the night's new rows in quarantine; each pair is (rows read, rows refused) since the beginning."""
-    read, refused = now
-    usual, earlier = 0.0, read
-    if before is not None and before[0] and read > before[0]:
-        usual, earlier = before[1] / before[0], before[0]
-        read, refused = read - before[0], max(refused - before[1], 0)
-    share = refused / read if read else 0.0
-    limit = usual + watch.refused + drift.share_chance(usual, earlier, read)
-    says = f"{share:.1%} of {read:,} new rows are in quarantine; {usual:.1%} were before"
+def refused_check(now: FileCounts, before: FileCounts | None, watch: Watch) -> Check:
+    """Share of the night's new rows in quarantine, against the share until the night before."""
+    judged, refused, what = _new_rows(now, before or {})
+    earlier, usual, told = judged, 0.0, "there is no night before"
+    if before and _sum(before)[0]:
+        earlier, bad = _sum(before)
+        usual = bad / earlier
+        told = f"{usual:.1%} were before"
+    share = refused / judged if judged else 0.0
+    limit = usual + watch.refused + drift.share_chance(usual, earlier, judged)
+    says = f"{share:.1%} of {judged:,} {what} are in quarantine; {told}"
     return Check("refused", "ledger", "", share, limit, share > limit, says)
+
+
+def _new_rows(now: FileCounts, before: FileCounts) -> tuple[int, int, str]:
+    """Rows judged and refused since the night before, and what they are called.
+
+    A log whose oldest files are taken away is compared by its new files; one that did not grow, or was written anew,
+    has no rows of which we know that they are new: it is taken as a whole.
+    """
+    (all_judged, all_refused), (judged, refused) = _sum(now), _sum(before)
+    if before.keys() <= now.keys() and all_judged > judged:
+        return all_judged - judged, max(all_refused - refused, 0), "new rows"
+    new = _sum({name: rows for name, rows in now.items() if name not in before})
+    return (*new, "new rows") if new[0] else (all_judged, all_refused, "rows")
+
+
+def _sum(counts: FileCounts) -> tuple[int, int]:
+    return sum(judged for judged, _ in counts.values()), sum(refused for _, refused in counts.values())
 
 
 def list_checks(

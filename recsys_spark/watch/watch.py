@@ -12,7 +12,7 @@ from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, cut
 from recsys_spark.progress import say
-from recsys_spark.rules import READ, RULES
+from recsys_spark.rules import READ, RULES, WAITING
 from recsys_spark.stage import Stage, Work
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.arrays import read_parquet
@@ -35,7 +35,7 @@ from recsys_spark.watch.profile import (
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from recsys_spark.watch.checks import Folded
+    from recsys_spark.watch.checks import FileCounts, Folded
 
 OUTCOMES = {OK: 0, ALARM: 1, HOLD: 2}
 _BY_WISH = ("deleted_user", "min_support")  # rules that say nothing about the log
@@ -90,8 +90,8 @@ def _checks(work: Work, lines: list[Line]) -> Any:
     for source in (ITEMS, USERS, LISTS):
         yield from table_checks(source, now, stored, settings.watch)
     ledger = _before(store, "ledger", work.dt)
-    counts = None if ledger is None else _read_and_refused(store, ledger)
-    yield refused_check(_read_and_refused(store, work.inputs["ledger"]), counts, settings.watch)
+    counts = None if ledger is None else _judged_and_refused(store, ledger)
+    yield refused_check(_judged_and_refused(store, work.inputs["ledger"]), counts, settings.watch)
     lists = _before(store, LISTS, work.dt)
     if lists is not None:
         yield from _compare_lists(work, lists)
@@ -115,13 +115,16 @@ def _stored(store: TableStore, manifest: Manifest) -> Folded:
     return fold(row for row in rows if row[1] == manifest.dt)
 
 
-def _read_and_refused(store: TableStore, manifest: Manifest) -> tuple[int, int]:
-    """Rows of the log read, and in quarantine, since its beginning."""
-    total: Counter[str] = Counter()
+def _judged_and_refused(store: TableStore, manifest: Manifest) -> FileCounts:
+    """Rows of each file of the log that were judged, and those in quarantine; rows of later days are not judged yet."""
+    judged: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     for row in read_parquet(store.storage, manifest.folder).to_pylist():
         if row[c.SOURCE] == EVENTS:
-            total[row[c.RULE]] += row[c.ROWS]
-    return total[READ], sum(total[rule] for rule in RULES if rule not in _BY_WISH)
+            name, rule, rows = row[c.SOURCE_FILE], row[c.RULE], row[c.ROWS]
+            judged[name] += {READ: rows, WAITING: -rows}.get(rule, 0)
+            refused[name] += rows if rule in RULES and rule not in _BY_WISH else 0
+    return {name: (count, refused[name]) for name, count in judged.items()}
 
 
 def _compare_lists(work: Work, before: Manifest) -> Any:
