@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from recsys_spark.config import Settings
 from recsys_spark.ending import leave_if_java_ends
 from recsys_spark.errors import Held, RecsysError
-from recsys_spark.operating.retention import clear, plan_clearing
+from recsys_spark.operating.retention import clear, clear_scratch, plan_clearing
 from recsys_spark.outcome import refuse_held, settle
 from recsys_spark.progress import say
 from recsys_spark.reporting.index import keep_index
@@ -100,6 +100,7 @@ def run_stages(
     held: Held | None = None
     with writer_lock(TableStore(settings.root).storage, run_id=run_id) as lease:
         try:
+            clear_scratch(TableStore(settings.root))
             for stage in chosen:
                 lease.check()
                 if stage.enabled is not None and not stage.enabled(settings):

@@ -144,7 +144,8 @@ def prune(
 def summary(clearing: Clearing) -> str:
     """What goes, in a few words."""
     runs = f"{len(clearing.runs)} runs ({clearing.bytes / 2**20:,.1f} MiB)"
-    return f"{runs}, {len(clearing.pointers)} days' pointers; kept {len(clearing.kept)} runs"
+    left = f", {len(clearing.checkpoints)} trainings' checkpoints" if clearing.checkpoints else ""
+    return f"{runs}, {len(clearing.pointers)} days' pointers{left}; kept {len(clearing.kept)} runs"
 
 
 def _told(manifest: Manifest | None) -> str:

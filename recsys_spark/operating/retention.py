@@ -5,12 +5,12 @@ A run is kept where any of these is so, whatever the settings:
 * readers of a day that is kept see it, or it is the newest day's;
 * a run that is kept names it as an input, or names files in its folder (tables in parts), or names it as a model that
   its lists were made by;
-* an id table goes on from it;
+* an id table, or the vocabularies, go on from it;
 * it was made less than ``retention.grace_hours`` ago: a reader may still be in it.
 
 Beyond that, a day keeps its ``keep_runs`` newest complete runs of a table, and a table its ``keep_days`` newest days.
 Run folders that were never sealed are deleted too, after the grace: the caller holds the writer's lock, so that
-nobody is still writing them.
+nobody is still writing them. So are checkpoints of a training that nobody has gone on with for a week.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from pyarrow import fs
+
 from recsys_spark.config import Retention
 from recsys_spark.errors import RecsysError
 from recsys_spark.operating.runs import sealed
@@ -28,7 +30,10 @@ from recsys_spark.tables.manifest import run_folder
 from recsys_spark.tables.pointer import pointer_path, read_pointer
 
 Key = tuple[str, str, str]  # table, day, run
-_ID_TABLES = ("user_ids", "item_ids")
+_ID_TABLES = ("user_ids", "item_ids", "vocabularies")  # what codes and indexes go on from
+_CHECKPOINTS = "_checkpoints"
+_JOBS = "_jobs"
+_GONE_ON_WITH = timedelta(days=7)  # of a training that broke off
 
 
 @dataclass
@@ -44,12 +49,15 @@ class Clearing:
     kept : set of (table, day, run)
     bytes : int
         That the deleted runs' manifests name.
+    checkpoints : list of str
+        Folders of trainings that nobody has gone on with, relative to the root.
     """
 
     runs: list[Key] = field(default_factory=list)
     pointers: list[tuple[str, str]] = field(default_factory=list)
     kept: set[Key] = field(default_factory=set)
     bytes: int = 0
+    checkpoints: list[str] = field(default_factory=list)
 
 
 def plan_clearing(store: TableStore, retention: Retention, now: datetime | None = None) -> Clearing:
@@ -62,8 +70,10 @@ def plan_clearing(store: TableStore, retention: Retention, now: datetime | None 
     """
     if retention.keep_runs is None and retention.keep_days is None:
         return Clearing()
-    found = _Found.of(store)
-    clearing = Clearing(kept=_needed(found, _wanted(found, retention, now or datetime.now(UTC))))
+    found, now = _Found.of(store), now or datetime.now(UTC)
+    clearing = Clearing(kept=_needed(found, _wanted(found, retention, now)))
+    folders = [f"{_CHECKPOINTS}/{name}" for name in store.storage.names(_CHECKPOINTS, "folder")]
+    clearing.checkpoints = [each for each in folders if _changed(store, each, now) < now - _GONE_ON_WITH]
     for key in sorted(found.folders - clearing.kept):
         clearing.runs.append(key)
         manifest = found.manifests.get(key)
@@ -83,6 +93,14 @@ def clear(store: TableStore, clearing: Clearing) -> None:
         store.storage.delete_folder(folder)
         if not store.storage.names(f"{table}/dt={dt}"):
             store.storage.delete_folder(f"{table}/dt={dt}")
+    for folder in clearing.checkpoints:
+        store.storage.delete_folder(folder)
+
+
+def clear_scratch(store: TableStore) -> None:
+    """Delete what stages that were killed have left on their way; the caller holds the lock: nobody works on it."""
+    for name in store.storage.names(_JOBS, "folder"):
+        store.storage.delete_folder(f"{_JOBS}/{name}")
 
 
 @dataclass
@@ -178,6 +196,12 @@ def _began(run_id: str, manifest: Manifest | None) -> datetime:
         return datetime.strptime(run_id[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return datetime.min.replace(tzinfo=UTC)
+
+
+def _changed(store: TableStore, folder: str, now: datetime) -> datetime:
+    """When a file of a folder was last written; now, where nothing tells."""
+    infos = store.storage.fs.get_file_info(fs.FileSelector(store.storage.path(folder), recursive=True))
+    return max((info.mtime for info in infos if info.mtime is not None), default=now)
 
 
 def _head(store: TableStore, table: str) -> Key | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import pytest
 from rooted import Root
 
 from recsys_spark.cli import main
-from recsys_spark.config import Retention
+from recsys_spark.config import Retention, load_settings
 from recsys_spark.errors import RecsysError
-from recsys_spark.operating.retention import clear, plan_clearing
+from recsys_spark.operating.retention import clear, clear_scratch, plan_clearing
+from recsys_spark.pipeline import run_stages
 from recsys_spark.tables.manifest import FileEntry
 
 DAYS = [f"2024-03-{day:02d}" for day in range(1, 11)]
@@ -91,14 +94,37 @@ def borrowed(manifest: object) -> FileEntry:
     return FileEntry(entry.name, entry.bytes, entry.rows, manifest.folder)  # type: ignore[attr-defined]
 
 
-def test_the_longest_id_table_stays_with_its_pointer(root: Root) -> None:
+@pytest.mark.parametrize("table", ["user_ids", "item_ids", "vocabularies"])
+def test_the_longest_id_table_stays_with_its_pointer(root: Root, table: str) -> None:
     for dt in DAYS:
-        root.write("user_ids", dt, f"{dt}-ids", "featurize", {})
-    root.store.storage.write_json("user_ids/_head.json", {"dt": DAYS[2], "run_id": f"{DAYS[2]}-ids"})  # a back-fill
+        root.write(table, dt, f"{dt}-ids", "featurize", {})
+    root.store.storage.write_json(f"{table}/_head.json", {"dt": DAYS[2], "run_id": f"{DAYS[2]}-ids"})  # a back-fill
     clearing = plan_clearing(root.store, Retention(keep_days=2, grace_hours=0))
     clear(root.store, clearing)
-    assert root.store.days("user_ids") == [DAYS[2], *DAYS[8:]]
-    assert root.store.need("user_ids", DAYS[2]).run_id == f"{DAYS[2]}-ids"
+    assert root.store.days(table) == [DAYS[2], *DAYS[8:]]
+    assert root.store.need(table, DAYS[2]).run_id == f"{DAYS[2]}-ids"
+
+
+def test_checkpoints_that_nobody_goes_on_with_go(root: Root) -> None:
+    """Of a training whose tables or settings have become others since it broke off."""
+    storage = root.store.storage
+    for name in ("retrieval-old", "retrieval-new"):
+        storage.write_bytes(f"_checkpoints/{name}/full/test/step-1/part", b"x")
+    eight_days_ago = time.time() - 8 * 86_400
+    for path in sorted(Path(storage.path("_checkpoints/retrieval-old")).rglob("*"), reverse=True):
+        os.utime(path, (eight_days_ago, eight_days_ago))
+    clear(root.store, plan_clearing(root.store, Retention()))
+    assert len(storage.names("_checkpoints")) == 2
+    clear(root.store, plan_clearing(root.store, Retention(keep_days=9)))
+    assert storage.names("_checkpoints") == ["retrieval-new"]
+
+
+def test_scratch_of_stages_that_were_killed_goes(root: Root) -> None:
+    clear_scratch(root.store)  # a root without any
+    root.store.storage.write_bytes("_jobs/featurize-x/counted/part-0.parquet", b"x")
+    run_stages(None, load_settings(str(root.config)), DAYS[-1], [])  # type: ignore[arg-type]  # it begins with that
+    assert root.store.storage.names("_jobs") == []
+    assert len(root.store.days("top_n")) == len(DAYS)
 
 
 def test_young_runs_stay(root: Root) -> None:
