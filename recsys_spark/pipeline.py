@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from recsys_spark.progress import say
 from recsys_spark.reporting.index import keep_index
 from recsys_spark.stage import Stage, new_run_id, run_stage
 from recsys_spark.tables import Manifest, TableStore
-from recsys_spark.tables.lock import writer_lock
+from recsys_spark.tables.lock import Lease, writer_lock
 from recsys_spark.tracking import add_report
 from recsys_spark.trouble import explain
 
@@ -93,6 +94,8 @@ def run_stages(
     ------
     Held
         The stage watch holds tonight's lists: they are not shown. All else was done.
+    RecsysError
+        Among others: the lock was lost to another process, whose the day is now.
     """
     chosen = [load_stage(name) for name in (STAGES if names is None else names)]
     run_id = new_run_id()
@@ -113,6 +116,7 @@ def run_stages(
                 written |= run_stage(stage, spark, settings, dt, run_id, force, lease.token)
         except Exception as error:
             leave_if_java_ends(spark)
+            _leave_to_others(lease, error)
             settle(settings, dt, run_id, written, explain(error, settings.root) or error)
             raise
         settle(settings, dt, run_id, written, held)
@@ -123,6 +127,19 @@ def run_stages(
     if held is not None:
         raise held
     return written
+
+
+def _leave_to_others(lease: Lease, error: Exception) -> None:
+    """End where another process has the lock by now: what the run failed of came of that, and the day is not its own.
+
+    The outcome that the other one has written, or will write, is the day's.
+    """
+    with suppress(OSError):  # what cannot be looked at is not known to be lost
+        lease.look()
+    try:
+        lease.check()
+    except RecsysError as lost:
+        raise lost from error
 
 
 def clear_old(settings: Settings) -> None:

@@ -82,11 +82,15 @@ class Lease:
     def renew(self, renewals: int) -> None:
         """Say once more that the owner lives."""
         with self.storage.exclusive(GUARD):
-            found = _content(self.storage, LOCK)
-            if found is None or _values(found).get("nonce") != self.owner["nonce"]:
-                self.lost = "it is gone" if found is None else "by " + told(_holder(found))
-            else:
+            self.look()
+            if not self.lost:
                 self.storage.write_bytes(LOCK, self.content(renewals))
+
+    def look(self) -> None:
+        """Look at the file whether the lock is still this process's own; ``lost`` says so from then on."""
+        found = _content(self.storage, LOCK)
+        if found is None or _values(found).get("nonce") != self.owner["nonce"]:
+            self.lost = "it is gone" if found is None else "by " + told(_holder(found))
 
 
 @contextmanager
