@@ -5,8 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from recsys_spark.tables.storage import Storage
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 Entries = dict[str, list[str]]
+
+_UNUSED_AFTER = 86_400.0  # seconds in which nobody has opened a copy of a remote file
 
 
 def read_parquet(storage: Storage, folder: str, filters: list[tuple[str, str, object]] | None = None) -> pa.Table:
@@ -84,13 +88,25 @@ def load_array(storage: Storage, relative: str) -> FloatArray:
         return mapped
     name = f"{uuid.uuid5(uuid.NAMESPACE_URL, storage.url(relative)).hex}.npy"
     local = Path(tempfile.gettempdir()) / "recsys_spark" / name
-    if not local.exists():
+    try:
+        os.utime(local)  # it is in use
+        copied: FloatArray = np.load(local, mmap_mode="r")
+    except FileNotFoundError:
         local.parent.mkdir(exist_ok=True)
+        _delete_unused(local.parent)
         partial = local.with_suffix(f".{os.getpid()}.part")
         partial.write_bytes(storage.read_bytes(relative))
         partial.replace(local)
-    copied: FloatArray = np.load(local, mmap_mode="r")
+        copied = np.load(local, mmap_mode="r")
     return copied
+
+
+def _delete_unused(folder: Path) -> None:
+    """Delete copies of earlier nights: each night has files of other names. Who has mapped one keeps what he has."""
+    for each in folder.iterdir():
+        with suppress(OSError):  # another process may be faster, or another user's it may be
+            if time.time() - each.stat().st_mtime > _UNUSED_AFTER:
+                each.unlink()
 
 
 def rows_of(array: FloatArray, rows: NDArray[np.integer]) -> FloatArray:
