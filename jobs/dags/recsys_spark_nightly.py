@@ -8,7 +8,8 @@ that a retry goes on with the very stage that failed, while a night starts seven
 One that fails leaves what readers see as it was. The tables have one writer: one run at a time.
 
 The day is that of the data interval: the run of 03:00 on 1 January makes the lists of 31 December. A run triggered
-by hand does the newest day that is over, or the one that its configuration names: ``{"date": "2017-12-31"}``.
+by hand, which has no interval unless it is given a logical date, does the day before it was triggered, or the one that
+its configuration names: ``{"date": "2017-12-31"}``.
 
 * ``data.arrived`` waits for the marker of the day's log, where one is named (``recsys_marker``).
 * ``gate`` branches: tonight's model makes the lists (``promoted``), or the champion does (``held``). The stage score
@@ -85,7 +86,8 @@ CONFIG = told("config", f"{PROJECT} ~ '/jobs/conf/complete_journey.yaml'")
 PYTHON = told("python", f"{PROJECT} ~ '/.venv/bin/python'")
 SPARK_HOME = told("spark_home", f"{PROJECT} ~ '/.venv/lib/python3.11/site-packages/pyspark'")
 PY_FILES = told("py_files", "''")
-DAY = "(dag_run.conf or {}).get('date') or (data_interval_start | ds)"
+YESTERDAY = "dag_run.run_after - macros.timedelta(days=1)"  # of a run triggered by hand, which may have no interval
+DAY = f"(dag_run.conf or {{}}).get('date') or ((data_interval_start | default(none) or {YESTERDAY}) | ds)"
 MARKER = f"({told('marker', repr(''))}).replace('{{date}}', {DAY})"
 RETRY = timedelta(seconds=int(os.environ.get("RECSYS_RETRY_SECONDS", "120")))
 

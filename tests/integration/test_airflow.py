@@ -41,12 +41,23 @@ if not (AIRFLOW / "airflow").exists():
 
 LOOK = """
 import json, sys, time
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from airflow.dag_processing.dagbag import DagBag
+from airflow.sdk.execution_time.context import MacrosAccessor
 started = time.monotonic()
 bag = DagBag(sys.argv[1])
-dag = bag.dags.get(sys.argv[2])
+dag, seconds = bag.dags.get(sys.argv[2]), time.monotonic() - started
+def rendered(conf=None, **more):
+    run = SimpleNamespace(conf=conf, run_after=datetime(2024, 3, 11, 9, tzinfo=UTC))
+    context = {"dag_run": run, "macros": MacrosAccessor(), "var": SimpleNamespace(value={}), **more}
+    fields = [dag.get_task("data.stages").application_args, dag.get_task("data.arrived").op_kwargs]
+    arguments, marker = dag.get_task("data.stages").render_template(fields, context)
+    return [arguments[arguments.index("--date") + 1], marker["marker"].split("/")[-2]]
+due = {"data_interval_start": datetime(2024, 3, 9, 3, tzinfo=UTC)}
 print(json.dumps({
-    "seconds": time.monotonic() - started,
+    "seconds": seconds,
+    "days": [rendered(**due), rendered({"date": "2017-12-31"}, **due), rendered({"date": "2017-12-31"}), rendered()],
     "errors": bag.import_errors,
     "dags": sorted(bag.dags),
     "heavy": sorted({"pyspark", "torch", "pandas", "numpy", "recsys_spark"} & set(sys.modules)),
@@ -234,6 +245,11 @@ def test_the_groups_do_every_stage_of_the_night_once_and_in_order(look: dict[str
     arguments = [look["tasks"][f"{group}.stages"]["arguments"] for group in SUBMITS]
     assert [stage for words in arguments for stage in words[-1].split(",")] == list(STAGES)
     assert all("data_interval_start" in words[words.index("--date") + 1] for words in arguments)
+
+
+def test_the_day_is_that_of_the_interval_the_one_asked_for_or_the_newest_that_is_over(look: dict[str, Any]) -> None:
+    """A run that `airflow dags trigger` has made has no interval."""
+    assert look["days"] == [[day] * 2 for day in ("2024-03-09", "2017-12-31", "2017-12-31", "2024-03-10")]
 
 
 def test_tasks_try_again_later_and_later_and_are_not_waited_for_for_ever(look: dict[str, Any]) -> None:
