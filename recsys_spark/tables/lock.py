@@ -1,11 +1,12 @@
 """One writer a root: a lock file that names its owner, is renewed while the owner lives, and expires.
 
 Clocks of two machines may differ by hours, so that no time in the file alone takes a lock away. An owner on this host
-is asked after: where its process is gone, the lock is free at once. Any other lock is free when both of two things
-are so: by this machine's clock it was not renewed for ``EXPIRES_AFTER`` seconds (or was renewed in the future, which
-says that a clock is wrong), and it is not renewed while this process looks at it for some of the owner's own
-intervals, measured by a clock that nobody sets. A clock that is ahead costs that wait and no more; one that is behind
-keeps a dead owner's lock for longer.
+is asked after: where its process is gone, the lock is free at once. (Containers may share a host's name and not see
+each other's processes: such a one is as on another host.) Any other lock is free when both of two things are so: by
+this machine's clock it was not renewed for ``EXPIRES_AFTER`` seconds (or was renewed in the future, which says that a
+clock is wrong), and it is not renewed while this process looks at it for some of the owner's own intervals, measured by
+a clock that nobody sets. A clock that is ahead costs that wait and no more; one that is behind keeps a dead owner's
+lock for longer.
 
 An owner that was stopped and comes back after its lock was taken over is harmless: each writer has a fencing token
 (``fence``), and the pointers that readers follow refuse a lower one than the newest.
@@ -103,7 +104,8 @@ def writer_lock(storage: Storage, what: str = "the tables are", run_id: str = ""
         Somebody else holds it; the message says who, since when, and until when unless it is renewed.
     """
     now, pid = time.time(), os.getpid()
-    me = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "user": _user(), "run_id": run_id}
+    place = {"host": socket.gethostname(), "processes": _processes()}
+    me = {**place, "pid": pid, "started": _started(pid), "user": _user(), "run_id": run_id}
     times = {"since": now, "renew_every": RENEW_EVERY, "expires_after": EXPIRES_AFTER}
     lease = Lease(storage, {**me, **times, "nonce": uuid4().hex})
     while not storage.create_bytes(LOCK, lease.content(0)):
@@ -179,6 +181,7 @@ def _holder(content: bytes) -> dict[str, Any]:
         since = float(values["since"])
         return {
             "host": values["host"],
+            "processes": values.get("processes"),
             "pid": int(values["pid"]),
             "started": values.get("started"),
             "user": str(values.get("user", "")),
@@ -190,7 +193,7 @@ def _holder(content: bytes) -> dict[str, Any]:
         }
     except (ValueError, TypeError, KeyError):
         return {
-            "host": None, "pid": 0, "started": None, "user": "", "run_id": "",
+            "host": None, "processes": None, "pid": 0, "started": None, "user": "", "run_id": "",
             "since": 0.0, "renewed": 0.0, "renew_every": 0.0, "expires_after": 0.0,
         }  # fmt: skip
 
@@ -222,7 +225,8 @@ def _made(storage: Storage, path: str) -> float:
 def _is_stale(storage: Storage, content: bytes) -> bool:
     """Tell whether a lock may be taken over; see the head of this file."""
     holder = _holder(content)
-    if holder["host"] == socket.gethostname() and _is_gone(holder):
+    here = holder["host"] == socket.gethostname() and holder["processes"] in (None, _processes())
+    if here and _is_gone(holder):
         return True
     if -_AHEAD <= time.time() - holder["renewed"] <= holder["expires_after"]:
         return False
@@ -250,6 +254,14 @@ def _started(pid: int) -> str | None:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
+        return None
+
+
+def _processes() -> str | None:
+    """Names the set of processes that this one can see: a container has its own, whatever its host is called."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
         return None
 
 

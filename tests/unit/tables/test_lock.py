@@ -80,6 +80,17 @@ def test_a_live_or_unknown_owner_keeps_it(storage: Storage, owner: dict[str, obj
     assert storage.read_bytes(FILE) == content
 
 
+def test_a_process_of_another_container_cannot_be_asked_for(storage: Storage) -> None:
+    """Two containers on the network of one host share its name: a number unknown here may be alive there."""
+    content = hold(storage, pid=dead_process(), processes="pid:[1]")
+    with pytest.raises(RecsysError, match="being written by process"), writer_lock(storage):
+        pytest.fail("two writers")
+    assert storage.read_bytes(FILE) == content
+    hold(storage, pid=dead_process(), processes=os.readlink("/proc/self/ns/pid"))
+    with writer_lock(storage):
+        assert storage.read_json(FILE)["processes"] == os.readlink("/proc/self/ns/pid")
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 3}', b'{"since": null}'])
 def test_a_lock_that_names_nobody_is_taken_over(storage: Storage, content: bytes) -> None:
     storage.write_bytes(FILE, content)
