@@ -93,11 +93,14 @@ def event_checks(folded: Folded, days: list[str], end: int, watch: Watch) -> Ite
 
 
 def table_checks(source: str, now: Folded, before: list[Folded], watch: Watch) -> Iterator[Check]:
-    """A whole table against the nights before, whose profiles were stored: ``before`` has the newest last."""
+    """A whole table against the nights before, whose profiles were stored: ``before`` has the newest last.
+
+    A table that has lost all its rows has no profile tonight, and is the worst case of all.
+    """
     mine = {key[2:]: counts for key, counts in now.items() if key[0] == source}
     theirs = [{key[2:]: counts for key, counts in one.items() if key[0] == source} for one in before]
     theirs = [one for one in theirs if one]
-    if not mine or not theirs:
+    if not theirs:
         return
     rows = sum(mine.get(("", ROWS), {}).values())
     rows_before = [sum(one.get(("", ROWS), {}).values()) for one in theirs]

@@ -87,7 +87,8 @@ def _checks(work: Work, lines: list[Line]) -> Any:
     end = cut(work.dt, settings.split, FINAL).time
     yield from event_checks(now, days_until(work.dt, settings.watch.days), end, settings.watch)
     stored = [_stored(store, manifest) for manifest in _nights_before(store, settings, work.dt)]
-    for source in (ITEMS, USERS, LISTS):
+    named = [each for each in (ITEMS, USERS) if getattr(settings.input, each) is not None]  # else nobody misses it
+    for source in (*named, LISTS):
         yield from table_checks(source, now, stored, settings.watch)
     ledger = _before(store, "ledger", work.dt)
     counts = None if ledger is None else _judged_and_refused(store, ledger)
