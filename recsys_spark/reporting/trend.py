@@ -57,7 +57,7 @@ def small_multiples(work: Work) -> list[Small]:
     found = []
     for key, row in tables[-1].items():
         of_day = {day: table[key] for day, table in zip(days, tables, strict=True) if key in table}
-        found.append((_nearness(row), key, _small(key, row, [of_day.get(day) for day in window])))
+        found.append((nearness(row), key, _small(key, row, [of_day.get(day) for day in window])))
     return [small for *_, small in sorted(found, key=lambda each: (-each[0], each[1]))]
 
 
@@ -101,14 +101,14 @@ def _by_key(rows: list[dict[str, Any]]) -> dict[Key, dict[str, Any]]:
     return {(r["name"], r[c.SOURCE], r["column"], r["says"][:3] if r["name"] == "drift" else ""): r for r in rows}
 
 
-def _nearness(row: dict[str, Any]) -> float:
+def nearness(row: dict[str, Any]) -> float:
     """How near a value is to its limit: 1 at the limit, 2 where it failed."""
     if row["level"] != "ok":
         return 2.0
-    value, limit = abs(row["value"]), abs(row["limit"])
-    if row["name"] in _LOW_IS_BAD:
+    value, limit = max(row["value"], 0.0), row["limit"]  # fewer nulls than before are nowhere near more
+    if row["name"] in _LOW_IS_BAD or (row["name"] == "volume" and limit < 1):
         value, limit = limit, value
-    return min(value / limit, 1.0) if limit else 0.0
+    return min(value / limit, 1.0) if limit > 0 else 0.0
 
 
 def _small(key: Key, row: dict[str, Any], rows: list[dict[str, Any] | None]) -> Small:
