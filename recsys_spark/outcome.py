@@ -166,6 +166,6 @@ def _failures(store: TableStore, manifest: Manifest) -> list[dict[str, Any]]:
     """Rows of a judge's table that are not ok."""
     try:
         rows = read_parquet(store.storage, manifest.folder).to_pylist()
-    except (OSError, RecsysError):
+    except (OSError, ValueError, RecsysError):  # torn, it may be what ended the night
         return []
     return [{"table": manifest.table, **row} for row in rows if row["level"] != OK]

@@ -8,8 +8,6 @@ pointers, and a pointer refuses whoever has a lower token than the one that move
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from recsys_spark.tables.storage import Storage
 
 GUARD = "_locks/guard"
@@ -29,8 +27,7 @@ def next_token(storage: Storage) -> int:
             break
     for name in storage.names(_TOKENS, "file"):
         if name.isdigit() and int(name) <= token - _KEPT:
-            with suppress(FileNotFoundError):  # another writer tidies up too
-                storage.delete_file(f"{_TOKENS}/{name}")
+            storage.delete_file(f"{_TOKENS}/{name}")  # another writer tidies up too
     return token
 
 

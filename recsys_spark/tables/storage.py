@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -151,9 +151,10 @@ class Storage:
             yield
 
     def delete_file(self, relative: str) -> None:
-        """Delete a file; an absent one is fine."""
+        """Delete a file; an absent one is fine, also one that another process was faster to delete."""
         if self.exists(relative):
-            self.fs.delete_file(self.path(relative))
+            with suppress(FileNotFoundError):
+                self.fs.delete_file(self.path(relative))
 
     def read_json(self, relative: str) -> Any:
         """Content of a JSON file.

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from recsys_spark.cli import app
 from recsys_spark.config import load_settings
+from recsys_spark.errors import RecsysError
 from recsys_spark.outcome import settle
 
 
@@ -84,6 +85,16 @@ def test_a_later_run_of_stages_keeps_what_an_earlier_one_found(root: Root) -> No
     written = root.store.storage.read_json(f"_outcomes/dt={DT}.json")
     assert (written["outcome"], written["says"]) == ("alarm", "fine; gate says alarm")
     assert written["failed"] == [{"table": "gate", "level": "alarm", "says": "gate is alarm"}]
+
+
+def test_a_torn_table_of_a_judge_does_not_hide_what_ended_the_night(root: Root) -> None:
+    judged(root, gate="alarm")
+    gate = root.store.need("gate", DT)
+    root.store.storage.write_bytes(f"{gate.folder}/part-0.parquet", b"PAR1 and no more")
+    error = RecsysError("the disk is full", "somewhere", "Make room.")
+    assert settle(load_settings(root.config), DT, "r", {"gate": gate}, error) == "failed"
+    written = root.store.storage.read_json(f"_outcomes/dt={DT}.json")
+    assert written["says"] == "somewhere: the disk is full. Make room."
 
 
 def test_tell_hands_the_words_to_the_alarms_command(root: Root, tmp_path: Path) -> None:

@@ -120,3 +120,13 @@ def test_json_there_and_back(storage: Storage) -> None:
     value = {"ü": [1, None, "🙂"], "a": {"b": 1.5}}
     storage.write_json("x.json", value)
     assert storage.read_json("x.json") == value
+
+
+def test_a_file_that_another_process_deletes_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs that find the same stale lock, or the same old token, one is faster."""
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(storage, "exists", lambda _: True)
+    storage.delete_file("gone")
+    (tmp_path / "there").touch()
+    storage.delete_file("there")
+    assert not (tmp_path / "there").exists()
