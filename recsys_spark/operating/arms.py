@@ -145,7 +145,8 @@ def outcomes_by_arm(arms: dict[str, str], outcomes: Iterable[tuple[str, float]])
 
 
 def told(lists: Manifest, arms: dict[str, str], share: float) -> list[str]:
-    """Lines on the arms themselves."""
+    """Lines on the arms themselves; ``share`` is of arm b by the settings, where the lists do not say what it was."""
+    share = lists.extra.get("experiment", {}).get("share", share)
     counts = {arm: sum(each == arm for each in arms.values()) for arm in (A, B)}
     ways: dict[str, Any] = lists.extra["arms"]
     lines = [

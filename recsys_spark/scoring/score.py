@@ -127,6 +127,8 @@ def score(work: Work) -> list[Manifest]:
     facts: dict[str, Any] = {"models": named(ways[0].work.inputs)}
     if len(ways) > 1:
         facts["arms"] = {way.arm: {"model": way.model, "models": named(way.work.inputs)} for way in ways}
+        test = work.settings.experiment  # as it was on this night
+        facts["experiment"] = {"name": test.name, "share": test.share}
     manifest = store.seal(work.spark, "top_n", work.stamp, sum(each["rows"] for each in told), facts, content)
     store.storage.delete_folder(scratch)
     return [manifest]

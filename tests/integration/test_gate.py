@@ -192,6 +192,7 @@ def test_a_test_of_two_models_gives_each_arm_its_own(
     assert versions == {"a": [champion.content_hash], "b": [tonight.content_hash]}
     assert lists.extra["models"]["retrieval_model"]["run_id"] == "planted-champion"  # tomorrow's arm a is today's
     assert set(lists.extra["arms"]) == {"a", "b"}
+    assert set(lists.extra["experiment"]) == {"name", "share"}
     assert (both.groupby("user_id").size() == settings.score.n).all()
 
     # arm b has the lists that everybody would have without a test; arm a those of a night by the champion alone

@@ -9,10 +9,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rooted import DT, Root
 from scipy.stats import ttest_ind
 
 from recsys_spark.errors import RecsysError
-from recsys_spark.operating.arms import Side, compared, difference, outcomes_by_arm, read_outcomes, sizes_by_chance
+from recsys_spark.operating.arms import (
+    Side,
+    compared,
+    difference,
+    outcomes_by_arm,
+    read_outcomes,
+    sizes_by_chance,
+    told,
+)
 
 ARMS = {f"u{number}": "ab"[number % 2] for number in range(400)}
 
@@ -103,3 +112,15 @@ def test_outcomes_that_cannot_be_added_up(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(RecsysError, match="cannot be read"):
         read_outcomes(str(path), "who", "spent")
+
+
+def test_sizes_are_held_against_the_share_of_the_night(tmp_path: Path) -> None:
+    """A test that began with a tenth of the users and has half of them by now."""
+    models = {"ranker": {"dt": "2024-03-09"}}
+    ways = {arm: {"model": name, "models": models} for arm, name in (("a", "champion"), ("b", "tonight"))}
+    arms = {f"u{number}": "b" if number < 1_000 else "a" for number in range(10_000)}
+    root = Root(tmp_path)
+    then = root.write("top_n", DT, "then", "score", {}, extra={"arms": ways, "experiment": {"share": 0.1}})
+    assert len(told(then, arms, 0.5)) == 2
+    before_it_was_noted = root.write("top_n", DT, "early", "score", {}, extra={"arms": ways})
+    assert "not those that were meant (50% in b" in told(before_it_was_noted, arms, 0.5)[-1]
