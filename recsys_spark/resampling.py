@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 _AT_ONCE = 2**22  # weights held
 
 
-def intervals(differences: NDArray[np.float64], confidence: float, resamples: int, seed: int) -> NDArray[np.float64]:
+def intervals(
+    differences: NDArray[np.float64], confidence: float | NDArray[np.float64], resamples: int, seed: int
+) -> NDArray[np.float64]:
     """Percentile intervals of the means of columns.
 
     Parameters
     ----------
     differences : float64 [U, C]
         Difference of two models for each user, a column a comparison; NaN where a user is not in it.
-    confidence : float
+    confidence : float or float64 [C]
+        Of each column.
     resamples : int
     seed : int
         Equal seeds and shapes give equal intervals.
@@ -41,10 +44,9 @@ def intervals(differences: NDArray[np.float64], confidence: float, resamples: in
         total = weights @ mask
         np.divide(weights @ values, total, out=means[start : start + count], where=total > 0)
     bounds = np.full((columns, 2), np.nan)
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    for column in range(columns):
+    for column, level in enumerate(np.broadcast_to(confidence, columns)):
         mine = means[:, column]
         mine = mine[~np.isnan(mine)]
         if len(mine):
-            bounds[column] = np.quantile(mine, tails)
+            bounds[column] = np.quantile(mine, [(1 - level) / 2, (1 + level) / 2])
     return bounds

@@ -15,7 +15,7 @@ class Gate(Section):
     )
     k: int = Field(10, ge=1, description="List length at which NDCG is compared")
     max_users: int = Field(20_000, ge=1, description="Users that are ranked; a stable sample where there are more")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of the intervals; of those of slices, for all together")
     resamples: int = Field(1000, ge=100, description="Samples of the users that the intervals are made from")
     seed: int = Field(1, ge=0, description="Of those samples")
     max_loss: float = Field(

@@ -61,6 +61,9 @@ def duels(figures: UserFigures, gate: Gate) -> list[Duel]:
     The difference is sure where the whole interval is below 0. A sure loss against the champion that is larger than the
     settings allow is a hold. A sure loss against a plain rule is a hold where the champion is better than tonight's
     model, and else an alarm: nothing better is at hand.
+
+    The intervals of slices hold for all of them together (Bonferroni): of forty groups that are each tested by
+    themselves, one has lost by chance on most nights.
     """
     pairs = []
     rivals = [name for name in figures.ndcg if name != TONIGHT]
@@ -70,7 +73,10 @@ def duels(figures: UserFigures, gate: Gate) -> list[Duel]:
     if not pairs:
         return []
     differences = np.stack([ours - theirs for _, _, ours, theirs in pairs], axis=1)
-    bounds = intervals(differences, gate.confidence, gate.resamples, gate.seed)
+    of_slice = np.array([name != ALL_USERS for _, name, _, _ in pairs])
+    judged = int((of_slice & (np.count_nonzero(~np.isnan(differences), axis=0) >= gate.min_users)).sum())
+    confidence = np.where(of_slice, 1 - (1 - gate.confidence) / max(judged, 1), gate.confidence)
+    bounds = intervals(differences, confidence, gate.resamples, gate.seed)
     found = []
     for (rival, name, ours, theirs), (low, high) in zip(pairs, bounds, strict=True):
         there = ~np.isnan(ours - theirs)
@@ -117,5 +123,6 @@ def _level(
 
 def _says(rival: str, name: str, means: tuple[float, float], low: float, high: float, gate: Gate) -> str:
     whom = "the champion" if rival == CHAMPION else f"the plain rule '{rival}'"
-    interval = f"{means[0] - means[1]:+.4f} ({gate.confidence:.0%} interval {low:+.4f} to {high:+.4f})"
+    sure = f"{gate.confidence:.0%} interval{'' if name == ALL_USERS else ' for all slices together'}"
+    interval = f"{means[0] - means[1]:+.4f} ({sure} {low:+.4f} to {high:+.4f})"
     return f"NDCG@{gate.k} of {name}: {means[0]:.4f}, {interval} against {whom}"

@@ -56,6 +56,28 @@ def test_a_slice_that_lost_is_a_hold_though_the_whole_won() -> None:
     assert {each.slice for each in duels(one, Gate(min_users=200)) if each.level == "hold"} == set()
 
 
+def test_many_groups_do_not_hold_a_model_that_is_as_good() -> None:
+    """Forty groups of fifty users, two models that differ by chance alone: each by itself would hold most nights."""
+    held = 0
+    for night in range(20):
+        draw = np.random.default_rng(night)
+        one = np.where(draw.random(2_000) < 0.4, draw.random(2_000), 0.0)
+        two = np.where(one > 0, np.clip(one + draw.normal(0, 0.15, 2_000), 0, 1), 0.0)
+        swapped = draw.random(2_000) < 0.5
+        ndcg = {"tonight": np.where(swapped, one, two), "champion": np.where(swapped, two, one)}
+        group = draw.integers(0, 40, 2_000)
+        groups = {f"age={number}": group == number for number in range(40)}
+        held += verdict(UserFigures(ndcg, ndcg, draw.integers(6, 200, 2_000), groups))[0] == "hold"
+    assert held <= 4
+
+
+def test_each_column_has_its_own_confidence() -> None:
+    sample = np.random.default_rng(8).normal(0, 1, (200, 2))
+    both = intervals(sample, np.array([0.9, 0.99]), 500, 1)
+    for column, confidence in enumerate((0.9, 0.99)):
+        np.testing.assert_array_equal(both[column], intervals(sample, confidence, 500, 1)[column])
+
+
 def test_worse_than_a_plain_rule() -> None:
     """A hold where the champion is better, an alarm where nothing better is at hand."""
     assert verdict(figures(tonight=0.0, popularity=0.1))[0] == "alarm"
