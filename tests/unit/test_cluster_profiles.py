@@ -53,6 +53,12 @@ def test_a_profile_changes_where_the_job_runs_and_nothing_else(profile: Path, mo
     assert both.spark.shuffle_partitions == job.spark.shuffle_partitions  # tables depend on it
 
 
+def test_the_standalone_profile_has_nothing_that_only_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark's own master gives an executor cores and Java's memory; it takes other keys and does nothing with them."""
+    conf = layered(CONF / "cluster_standalone.yaml", monkeypatch).spark.conf
+    assert not [key for key in conf if "Overhead" in key or ".yarn." in key or ".kubernetes." in key]
+
+
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_spark_knows_every_key_and_reads_every_value(
     spark: SparkSession, profile: Path, monkeypatch: pytest.MonkeyPatch
