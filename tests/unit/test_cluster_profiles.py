@@ -60,6 +60,14 @@ def test_the_standalone_profile_has_nothing_that_only_others_read(monkeypatch: p
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_kinds_of_blocks_are_moved_where_any_are(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which blocks leave a node that goes is read only where they are to leave at all, which they are not by default."""
+    conf = layered(profile, monkeypatch).spark.conf
+    if any(key.startswith("spark.storage.decommission.") for key in conf):
+        assert conf["spark.storage.decommission.enabled"] == conf["spark.decommission.enabled"] == "true"
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_spark_knows_every_key_and_reads_every_value(
     spark: SparkSession, profile: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
