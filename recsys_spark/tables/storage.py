@@ -123,13 +123,13 @@ class Storage:
             self.write_bytes(relative, content)
             return True
         temporary = f"{target}.{uuid.uuid4().hex}.tmp"
-        Path(temporary).write_bytes(content)
         try:
+            Path(temporary).write_bytes(content)
             os.link(temporary, target)  # fails when the name is taken, and shows the whole content at once
         except FileExistsError:
             return False
         finally:
-            os.unlink(temporary)
+            Path(temporary).unlink(missing_ok=True)
         return True
 
     @contextmanager

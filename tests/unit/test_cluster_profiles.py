@@ -61,7 +61,7 @@ def test_the_standalone_profile_has_nothing_that_only_others_read(monkeypatch: p
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_kinds_of_blocks_are_moved_where_any_are(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which blocks leave a node that goes is read only where they are to leave at all, which they are not by default."""
+    """Which blocks leave a node that goes is read only where they are to leave at all: by default they are not."""
     conf = layered(profile, monkeypatch).spark.conf
     if any(key.startswith("spark.storage.decommission.") for key in conf):
         assert conf["spark.storage.decommission.enabled"] == conf["spark.decommission.enabled"] == "true"

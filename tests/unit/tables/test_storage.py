@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -130,3 +131,17 @@ def test_a_file_that_another_process_deletes_at_the_same_time(tmp_path: Path, mo
     (tmp_path / "there").touch()
     storage.delete_file("there")
     assert not (tmp_path / "there").exists()
+
+
+def test_a_file_that_could_not_be_made_leaves_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try to begin a night on a full disk would leave one."""
+    write = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        write(self, content[:1])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        Storage(str(tmp_path)).create_bytes("_locks/writer.json", b"{}")
+    assert list((tmp_path / "_locks").iterdir()) == []
