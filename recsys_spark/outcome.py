@@ -80,16 +80,26 @@ def standing(settings: Settings, dt: str, of: str | None = None) -> tuple[str, s
     """
     store = TableStore(settings.root)
     if of is not None:
-        if of == "watch" and not settings.watch.enabled:
-            return OK, "the stage watch is off"
+        if not _is_on(settings, of):
+            return OK, f"the stage {of} is off"
         manifest = store.need(JUDGE_OF[of], dt)
         return str(manifest.extra.get("outcome", OK)), str(manifest.extra.get("says", ""))
-    judged = {table: each for table in JUDGES if (each := store.current(table, dt)) is not None}
+    judged = _judged(store, settings, dt)
     says = "; ".join(str(each.extra["says"]) for each in judged.values() if "says" in each.extra)
     outcome = _stands(store, dt, judged)
     if outcome != HOLD and store.current("top_n", dt) is None:
         return FAILED, f"no lists of {dt} are shown{'; ' + says if says else ''}"
     return outcome, says
+
+
+def _is_on(settings: Settings, judge: str) -> bool:
+    return bool(getattr(settings, judge).enabled)
+
+
+def _judged(store: TableStore, settings: Settings, dt: str) -> dict[str, Manifest]:
+    """What the judges said of a day, by table; one that is off now, whatever it found before, says nothing."""
+    tables = [table for judge, table in JUDGE_OF.items() if _is_on(settings, judge)]
+    return {table: each for table in tables if (each := store.current(table, dt)) is not None}
 
 
 def _stands(store: TableStore, dt: str, judged: dict[str, Manifest]) -> str:
@@ -122,7 +132,7 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     judged = [written[table] for table in JUDGES if table in written]
     fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
     if error is None:  # of a night that is done in several runs of stages: what another one of them found
-        judged += [each for table in JUDGES if table not in written and (each := store.current(table, dt)) is not None]
+        judged += [each for table, each in _judged(store, settings, dt).items() if table not in written]
         outcome = _stands(store, dt, {each.table: each for each in judged})
     else:
         outcome = HOLD if isinstance(error, Held) else FAILED

@@ -71,8 +71,25 @@ def test_one_stage_may_be_asked(root: Root) -> None:
     assert stands(root, "--of", "watch") == (0, "ok: watch says ok")
 
 
-def test_a_watch_that_is_off_holds_nothing(root: Root) -> None:
-    assert stands(root, "--of", "watch", "--set", "watch.enabled=false")[0] == 0
+@pytest.mark.parametrize("judge", ["gate", "watch"])
+def test_a_judge_that_is_off_holds_nothing(root: Root, judge: str) -> None:
+    """It has no table then, and the DAG asks for its verdict all the same."""
+    off = ["--set", f"{judge}.enabled=false"]
+    assert stands(root, "--of", judge, *off) == (0, f"ok: the stage {judge} is off")
+    root.night(DT, "r1")
+    assert stands(root, *off)[0] == 0
+
+
+def test_what_a_judge_said_before_it_was_switched_off_is_past(root: Root) -> None:
+    root.night(DT, "r2")
+    judged(root, watch="hold", looked_at="r1")
+    assert stands(root)[0] == 4
+    off = ["watch.enabled=false"]
+    assert stands(root, "--set", *off)[0] == 0
+    gate = root.store.need("gate", DT)
+    rows = pa.table({"level": ["ok"], "says": ["gate is ok"]})
+    pq.write_table(rows, root.store.storage.path(f"{gate.folder}/part-0.parquet"))
+    assert settle(load_settings(str(root.config), off), DT, "r2", {"gate": gate}, None) == "ok"
 
 
 def test_a_later_run_of_stages_keeps_what_an_earlier_one_found(root: Root) -> None:
