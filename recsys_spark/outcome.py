@@ -147,7 +147,7 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
         "says": " ".join(str(error).split())[:1000] if error is not None else says,
         "failed": failed,
     }
-    if error is not None or any(table in written for table in JUDGES):
+    if error is not None or any(table in written for table in JUDGES) or _is_mended(store, dt, written):
         _write(store, dt, content)
     if error is not None or {"report", "top_n"} & set(written):
         keep_index(store, settings.name)
@@ -163,6 +163,25 @@ def worst(written: dict[str, Manifest]) -> str:
     """
     outcomes = {str(written[table].extra.get("outcome", OK)) for table in JUDGES if table in written}
     return OK if outcomes <= {OK} else ALARM
+
+
+def _is_mended(store: TableStore, dt: str, written: dict[str, Manifest]) -> bool:
+    """Whether a run that judged nothing has done what an earlier one failed of: ``publish``, or the page, tried again.
+
+    The lists that it wrote are shown then, or those that the watch has looked at, of which it made the page.
+    """
+    path = f"_outcomes/dt={dt}.json"
+    try:
+        before = store.storage.read_json(path) if store.storage.exists(path) else {}
+    except RecsysError:
+        before = {}
+    lists = store.current("top_n", dt)
+    if lists is None or not isinstance(before, dict) or before.get("outcome") != FAILED:
+        return False
+    if "top_n" in written:
+        return written["top_n"].run_id == lists.run_id
+    checks = store.current("checks", dt)
+    return "report" in written and checks is not None and checks.inputs.get("top_n") == lists.run_id
 
 
 def _write(store: TableStore, dt: str, content: dict[str, Any]) -> None:

@@ -104,6 +104,34 @@ def test_a_later_run_of_stages_keeps_what_an_earlier_one_found(root: Root) -> No
     assert written["failed"] == [{"table": "gate", "level": "alarm", "says": "gate is alarm"}]
 
 
+def test_a_stage_that_was_tried_again_has_not_failed(root: Root) -> None:
+    """As the DAG does it: publish, then the page, in runs of their own, which judge nothing."""
+    settings, path = load_settings(str(root.config)), f"_outcomes/dt={DT}.json"
+    judged(root, looked_at="r2")
+    for table, manifest in (("gate", root.store.need("gate", DT)), ("checks", root.store.need("checks", DT))):
+        rows = pa.table({"level": ["ok"], "says": [f"{table} is ok"]})
+        pq.write_table(rows, root.store.storage.path(f"{manifest.folder}/part-0.parquet"))
+    error = RecsysError("the disk is full", "somewhere", "Make room.")
+
+    def outcome() -> str:
+        return str(root.store.storage.read_json(path)["outcome"])
+
+    root.night(DT, "r1")
+    page = root.write("report", DT, "page", "report", {})
+    lists = root.night(DT, "r2", show=False)
+    assert settle(settings, DT, "r3", {}, error) == "failed"
+    settle(settings, DT, "r3", {"top_n": lists}, None)  # written by score, and not shown yet
+    settle(settings, DT, "r3", {"report": page}, None)  # of the lists of an earlier run
+    assert outcome() == "failed"
+    root.store.point(lists)
+    settle(settings, DT, "r4", {"top_n": lists}, None)
+    assert outcome() == "ok"
+    settle(settings, DT, "r5", {}, error)
+    assert outcome() == "failed"
+    settle(settings, DT, "r6", {"report": page}, None)
+    assert outcome() == "ok"
+
+
 def test_a_torn_table_of_a_judge_does_not_hide_what_ended_the_night(root: Root) -> None:
     judged(root, gate="alarm")
     gate = root.store.need("gate", DT)
