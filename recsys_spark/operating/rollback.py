@@ -8,7 +8,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.operating.runs import sealed
 from recsys_spark.tables import TABLES, Manifest, TableStore
 from recsys_spark.tables.lock import writer_lock
-from recsys_spark.tables.pointer import move_pointer, pointer_path, read_pointer
+from recsys_spark.tables.pointer import Pointer, move_pointer, read_pointer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def roll_back(store: TableStore, table: str, dt: str, to: str | None = None, wit
     store : TableStore
     table, dt : str
     to : str, optional
-        Run; by default the newest whole one that was made before the one that readers see.
+        Run; by default the newest whole one that was made before the one that readers see, and that they have seen.
     withdraw : bool
         The day has no table any more, so that readers of the newest day see the day before.
 
@@ -74,26 +74,26 @@ def _target(store: TableStore, table: str, dt: str, to: str | None, before: Mani
                 f"{len(damaged)} files of run '{to}' are missing or changed", where, "Choose another run."
             )
         return found
-    refused = _refused(store, table, dt)
+    pointer = _pointer(store, table, dt)
     earlier = [each for each in runs if before is None or _made(each) < _made(before)]
     for each in reversed(earlier):
-        if each.content_hash not in refused and not store.damage(each):
+        was_seen = pointer is None or each.run_id in pointer.earlier
+        if was_seen and each.content_hash not in (pointer.refused if pointer else ()) and not store.damage(each):
             return each
     raise RecsysError(
-        f"no earlier complete run than {before.run_id if before else 'none'}",
+        f"no earlier complete run that readers saw before {before.run_id if before else 'it was withdrawn'}",
         where,
-        "With --withdraw the day has no table, and readers of the newest day see the day before.",
+        "Runs that they never saw (a check held them) are shown by --to. With --withdraw the day has no table, and "
+        "readers of the newest day see the day before.",
     )
 
 
-def _refused(store: TableStore, table: str, dt: str) -> tuple[str, ...]:
-    if not store.storage.exists(pointer_path(table, dt)):
-        return ()
+def _pointer(store: TableStore, table: str, dt: str) -> Pointer | None:
+    """What is known of a day; None where its pointer is damaged, and nobody knows any more which runs were shown."""
     try:
-        pointer = read_pointer(store.storage, table, dt)
+        return read_pointer(store.storage, table, dt) or Pointer(None)
     except RecsysError:
-        return ()
-    return pointer.refused if pointer else ()
+        return None
 
 
 def _made(manifest: Manifest) -> tuple[str, str]:

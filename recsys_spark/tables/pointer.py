@@ -1,10 +1,11 @@
 """Which run of a day readers see: one small file, replaced in one step, and never by a writer that was overtaken.
 
-<root>/<table>/dt=YYYY-MM-DD/_current.json   {"run_id": …, "token": …, "refused": [content hashes]}
+<root>/<table>/dt=YYYY-MM-DD/_current.json   {"run_id": …, "token": …, "refused": [contents], "earlier": [run ids]}
 
 ``token`` is the fencing token of the writer that moved the pointer last. ``refused`` are contents that a person has
-rolled back: a stage that finds one of them again does not show it again by itself. ``run_id`` is null where the day was
-withdrawn: readers of the newest day see the day before.
+rolled back: a stage that finds one of them again does not show it again by itself. ``earlier`` are the runs that
+readers saw before, the newest last: of a day's whole runs some were never shown, since a check held them. ``run_id`` is
+null where the day was withdrawn: readers of the newest day see the day before.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from recsys_spark.tables.fence import GUARD, newest_token
 from recsys_spark.tables.storage import Storage
 
 POINTER = "_current.json"
+_KEPT = 20  # earlier runs
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Pointer:
     run_id: str | None
     token: int = 0
     refused: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; what says nothing is left out."""
         values: dict[str, Any] = {"run_id": self.run_id, "token": self.token}
-        return {**values, "refused": list(self.refused)} if self.refused else values
+        told = {"refused": list(self.refused), "earlier": list(self.earlier)}
+        return values | {name: each for name, each in told.items() if each}
 
 
 def pointer_path(table: str, dt: str) -> str:
@@ -54,7 +58,8 @@ def read_pointer(storage: Storage, table: str, dt: str) -> Pointer | None:
     withdrawn = isinstance(content, dict) and "token" in content and content.get("run_id") is None
     if not (named or withdrawn):
         raise RecsysError("the pointer names no run", storage.url(path), "Delete it and run again.")
-    return Pointer(content["run_id"], int(content.get("token", 0)), tuple(content.get("refused", ())))
+    refused, earlier = (tuple(content.get(name, ())) for name in ("refused", "earlier"))
+    return Pointer(content["run_id"], int(content.get("token", 0)), refused, earlier)
 
 
 def move_pointer(
@@ -101,5 +106,7 @@ def move_pointer(
             )
         kept = [each for each in (before.refused if before else ()) if each != shown]
         refuses = tuple(dict.fromkeys([*kept, refused] if refused else kept))
-        pointer = Pointer(run_id, last if token is None else token, refuses)
+        seen = [] if before is None else [*before.earlier, *([before.run_id] if before.run_id else [])]
+        earlier = tuple(dict.fromkeys(each for each in reversed(seen) if each != run_id))[:_KEPT][::-1]
+        pointer = Pointer(run_id, last if token is None else token, refuses, earlier)
         storage.write_json(pointer_path(table, dt), pointer.to_json())

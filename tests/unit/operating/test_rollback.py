@@ -49,6 +49,27 @@ def test_a_named_run_is_shown_also_one_that_was_turned_down(root: Root) -> None:
     assert states(root)["c"] == "current"
 
 
+def test_a_run_that_a_check_held_is_not_what_readers_go_back_to(root: Root) -> None:
+    """Whole, and newer than what they saw before; but they never saw it, and somebody may know why."""
+    root.night(DT, "20240310T070000-e", show=False)
+    root.night(DT, "20240310T080000-f")
+    assert roll_back(root.store, "top_n", DT).now.run_id[-1] == "c"
+    assert roll_back(root.store, "top_n", DT, to="20240310T070000-e").now.run_id[-1] == "e"
+    assert read_pointer(root.store.storage, "top_n", DT).earlier[-1][-1] == "c"
+
+
+def test_of_a_day_that_was_never_shown_nothing_is(root: Root) -> None:
+    root.night("2024-03-11", "20240311T030000-a", show=False)
+    with pytest.raises(RecsysError, match="no earlier complete run that readers saw") as error:
+        roll_back(root.store, "top_n", "2024-03-11")
+    assert "--to" in error.value.do
+
+
+def test_a_torn_pointer_is_mended_by_the_newest_whole_run(root: Root) -> None:
+    root.store.storage.write_bytes(f"top_n/dt={DT}/_current.json", b"{")
+    assert roll_back(root.store, "top_n", DT).now.run_id[-1] == "c"
+
+
 def test_a_damaged_run_is_passed_over(root: Root) -> None:
     manifest = root.store.manifest("top_n", DT, "20240310T040000-b")
     root.store.storage.delete_file(f"{manifest.folder}/{manifest.files[0].name}")

@@ -98,7 +98,7 @@ def test_a_withdrawn_day_is_none(store: TableStore) -> None:
     assert store.current("ranker", DT) is None
     assert store.latest("ranker") == before
     store.point(written(store, "again"))
-    assert read_pointer(store.storage, "ranker", DT) == Pointer("again", 0, ("hash",))
+    assert read_pointer(store.storage, "ranker", DT) == Pointer("again", 0, ("hash",), ("tonight",))
 
 
 def test_a_pointer_of_an_earlier_version_is_read(store: TableStore) -> None:
