@@ -39,7 +39,8 @@ class Watch(Section):
         0.6,
         ge=0,
         le=1,
-        description="volume: events and users of the day, against the median of the days before, at least",
+        description="volume: events and users of the day, against the median of the days before, and against a week "
+        "ago, at least",
     )
     volume_high: float = Field(2.0, ge=1, description="volume: and at most")
     refused: Share = Field(0.05, description="refused: rise of the share of rows in quarantine, at most, beyond chance")

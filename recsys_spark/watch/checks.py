@@ -25,6 +25,7 @@ from recsys_spark.watch.profile import (
 
 OK, ALARM, HOLD = "ok", "alarm", "hold"
 _SURE = 4.0  # standard deviations of a count that are no chance
+_WEEK = 7  # days
 _RARE = 0.01  # share below which categories are put together
 Folded = Mapping[tuple[str, str, str, str], dict[str, float]]
 FileCounts = Mapping[str, tuple[int, int]]  # by file of the log: rows judged, and of these in quarantine
@@ -78,7 +79,9 @@ def event_checks(folded: Folded, days: list[str], end: int, watch: Watch) -> Ite
     yield _freshness(folded, days, end, watch)
     for column, statistic in (("", ROWS), (c.USER_ID, DISTINCT)):
         now = _total(folded, EVENTS, tonight, column, statistic)
-        yield from _volume(now, [_total(folded, EVENTS, day, column, statistic) for day in earlier], column, watch)
+        before = [_total(folded, EVENTS, day, column, statistic) for day in earlier]
+        week_ago = _total(folded, EVENTS, days[-1 - _WEEK], column, statistic) if len(days) > _WEEK else 0.0
+        yield from _volume(now, before, column, watch, week_ago=week_ago)
     if not earlier or not _total(folded, EVENTS, tonight, "", ROWS):
         return
     sizes = [sum(_total(folded, EVENTS, day, c.USER_ID, DISTINCT) for day in which) for which in (earlier, [tonight])]
@@ -177,18 +180,33 @@ def _freshness(folded: Folded, days: list[str], end: int, watch: Watch) -> Check
     return Check("freshness", EVENTS, c.EVENT_TIME, hours, watch.max_age_hours, hours > watch.max_age_hours, says)
 
 
-def _volume(now: float, before: list[float], column: str, watch: Watch, source: str = EVENTS) -> Iterator[Check]:
-    """More or fewer than the settings allow, and than the chance of a count does."""
+def _volume(
+    now: float, before: list[float], column: str, watch: Watch, source: str = EVENTS, week_ago: float = 0.0
+) -> Iterator[Check]:
+    """More or fewer than the settings allow, and than the chance of a count does.
+
+    A day that is as its weekday was a week ago is as it should be: many a shop has a quiet Sunday.
+    """
     usual = median(before) if before else 0.0
     if not usual:
         return
+    told = f"the usual {usual:,.0f} (median of {len(before)})"
+    failed = _is_far(now, usual, watch)
+    if failed and week_ago and not _is_far(now, week_ago, watch):
+        usual, failed, told = (
+            week_ago,
+            False,
+            f"the {week_ago:,.0f} a week ago; the median of {len(before)} is {usual:,.0f}",
+        )
     share = now / usual
-    sure = abs(now - usual) > _SURE * sqrt(usual)
     limit = watch.volume_low if share < 1 else watch.volume_high
-    failed = sure and not watch.volume_low <= share <= watch.volume_high
     what = "users" if column else "rows"
-    says = f"{now:,.0f} {what}, {share:.0%} of the usual {usual:,.0f} (median of {len(before)})"
-    yield Check("volume", source, column, share, limit, failed, says)
+    yield Check("volume", source, column, share, limit, failed, f"{now:,.0f} {what}, {share:.0%} of {told}")
+
+
+def _is_far(now: float, usual: float, watch: Watch) -> bool:
+    sure = abs(now - usual) > _SURE * sqrt(usual)
+    return sure and not watch.volume_low <= now / usual <= watch.volume_high
 
 
 def _compare(
