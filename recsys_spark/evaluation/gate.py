@@ -201,11 +201,34 @@ def _groups(work: Work, users: NDArray[np.int64]) -> dict[str, NDArray[np.bool_]
     features = read_parquet(storage, work.inputs["user_features"].folder).select([c.INDEX, *names]).to_pandas()
     codes = features.set_index(c.INDEX).reindex(users).fillna(0)
     values = read_parquet(storage, work.inputs["vocabularies"].folder, [("side", "=", "user")]).to_pylist()
-    return {
-        f"{row['feature']}={row['value']}": (codes[row["feature"]] == row["code"]).to_numpy()
-        for row in sorted(values, key=lambda row: (row["feature"], row["code"]))
-        if row["feature"] in names
-    }
+    hashed = {each.name: each.hash_buckets for each in work.settings.features.user}
+    of_codes = {name: codes[name].to_numpy() for name in names}
+    return slices_of(of_codes, [row for row in values if row["feature"] in names], hashed, work.settings.gate.min_users)
+
+
+def slices_of(
+    codes: dict[str, NDArray[Any]], rows: list[dict[str, Any]], hashed: dict[str, int], least: int
+) -> dict[str, NDArray[np.bool_]]:
+    """Users of each value that enough of them have; the others would be judged by nothing, and may be thousands.
+
+    Parameters
+    ----------
+    codes : dict of str to int [U]
+        By feature.
+    rows : list of dict
+        Of ``vocabularies``; of a value that tonight does not know there is no code.
+    hashed : dict of str to int
+        Codes of each feature that come before those of its values.
+    least : int
+        Users.
+    """
+    found: dict[str, NDArray[np.bool_]] = {}
+    often = {name: dict(zip(*np.unique(each, return_counts=True), strict=True)) for name, each in codes.items()}
+    for row in sorted(rows, key=lambda row: (row["feature"], row["code"])):
+        name, code = row["feature"], row["code"] + hashed[row["feature"]]
+        if row["entities"] and often[name].get(code, 0) >= least:
+            found[f"{name}={row['value']}"] = codes[name] == code
+    return found
 
 
 def not_finite(store: TableStore, inputs: dict[str, Manifest]) -> tuple[str, str]:

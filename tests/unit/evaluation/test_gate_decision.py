@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from recsys_spark.config import Gate
 from recsys_spark.evaluation.decision import UserFigures, duels, outcome_of
+from recsys_spark.evaluation.gate import slices_of
 from recsys_spark.evaluation.metrics import ranking_sums
 from recsys_spark.evaluation.per_user import keep_items, ndcg_of_users, tail_items
 from recsys_spark.ragged import Rows
@@ -69,6 +72,29 @@ def test_many_groups_do_not_hold_a_model_that_is_as_good() -> None:
         groups = {f"age={number}": group == number for number in range(40)}
         held += verdict(UserFigures(ndcg, ndcg, draw.integers(6, 200, 2_000), groups))[0] == "hold"
     assert held <= 4
+
+
+def vocabulary(feature: str, **codes: int) -> list[dict[str, Any]]:
+    """Rows of the table; tonight does not know a value whose code is below 0."""
+    return [{"feature": feature, "value": value, "code": abs(n), "entities": int(n > 0)} for value, n in codes.items()]
+
+
+def test_values_that_few_users_have_are_no_slices() -> None:
+    codes = {"town": np.array([2, 2, 3, 0, 2, 1]), "age": np.array([2, 2, 2, 3, 3, 0])}
+    rows = vocabulary("town", ayr=2, bath=3, cork=9) + vocabulary("age", old=3, young=2)
+    found = slices_of(codes, rows, {"town": 0, "age": 0}, 2)
+    assert list(found) == ["age=young", "age=old", "town=ayr"]
+    assert found["town=ayr"].tolist() == [True, True, False, False, True, False]
+    assert slices_of({"town": np.zeros(0)}, vocabulary("town", ayr=2), {"town": 0}, 1) == {}
+
+
+def test_the_codes_of_a_feature_s_values_begin_after_the_hashed_ones() -> None:
+    codes = {"town": np.array([2, 2, 2, 10, 10, 11])}  # eight hashed codes: 2 to 9
+    found = slices_of(codes, vocabulary("town", ayr=2, bath=3, cork=-4), {"town": 8}, 1)
+    assert {name: mask.tolist() for name, mask in found.items()} == {
+        "town=ayr": [False, False, False, True, True, False],
+        "town=bath": [False, False, False, False, False, True],
+    }
 
 
 def test_each_column_has_its_own_confidence() -> None:
