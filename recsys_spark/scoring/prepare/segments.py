@@ -110,8 +110,7 @@ def _best(counts: DataFrame, least: int, items: int, words: DataFrame) -> DataFr
 def _words(work: Work) -> DataFrame:
     """Each segment's codes and its values in words, such as ``age=25-34, country=DE``."""
     table = read_parquet(work.store.storage, work.inputs["vocabularies"].folder, [("side", "=", "user")])
-    features, values, codes = (table[name].to_pylist() for name in ("feature", "value", "code"))
-    text = {(feature, code): value for feature, value, code in zip(features, values, codes, strict=True)}
+    text = texts_of(table, {each.name: each.hash_buckets for each in work.settings.features.user})
     by = work.settings.candidates.segment.by
     users = read_parquet(work.store.storage, work.inputs["user_features"].folder)
     of_user = np.stack([by_index(users, name, index_size(work.inputs["user_ids"])) for name in by], axis=1)
@@ -122,3 +121,9 @@ def _words(work: Work) -> DataFrame:
                 told = [f"{name}={text.get((name, code), code)}" for name, code in zip(by, each, strict=False)]
                 rows.append((each, ", ".join(told)))
     return small_frame(work.spark, rows, "codes array<int>, segment string")
+
+
+def texts_of(vocabularies: pa.Table, hashed: dict[str, int]) -> dict[tuple[str, int], str]:
+    """Value of each feature's code; codes of values come after the hashed ones, which many values share."""
+    columns = (vocabularies[name].to_pylist() for name in ("feature", "value", "code"))
+    return {(name, code + hashed.get(name, 0)): value for name, value, code in zip(*columns, strict=True)}
