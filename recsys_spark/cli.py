@@ -22,7 +22,7 @@ from recsys_spark.errors import Held, RecsysError
 from recsys_spark.generator.command import generate
 from recsys_spark.operating.command import arms, compare, prune, rollback, runs
 from recsys_spark.operating.night import outcome, tell
-from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, worst
+from recsys_spark.outcome import EXIT_CODES, FAILED, HOLD, OK, tell_failure, worst
 from recsys_spark.pipeline import STAGES, in_order, run_stages
 from recsys_spark.preflight.command import preflight
 from recsys_spark.tables import Manifest, TableStore
@@ -166,7 +166,11 @@ def _run(settings: Settings, date: str, stages: list[str] | None, force: bool) -
     check_tracking(settings.tracking)  # at the start of the night, whichever stage comes first
     end_on_sigterm()
     with explaining(settings.root):
-        spark = make_session(settings)
+        try:
+            spark = make_session(settings)
+        except Exception as error:
+            tell_failure(settings, date, f"Spark did not start: {error}")
+            raise
         try:
             return run_stages(spark, settings, date, stages, force)
         finally:

@@ -156,6 +156,12 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     return outcome
 
 
+def tell_failure(settings: Settings, dt: str, says: str) -> list[str]:
+    """Tell whoever is to be told that a night failed which could not say so itself; gives what went wrong with that."""
+    content = {"name": settings.name, "root": settings.root, "date": dt, "run_id": "", "failed": []}
+    return tell(settings.watch.on_alarm, {**content, "outcome": FAILED, "says": " ".join(says.split())[:1000]})
+
+
 def worst(written: dict[str, Manifest]) -> str:
     """Outcome of a run of stages that ended without an error.
 

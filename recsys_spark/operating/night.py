@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from recsys_spark.config import load_settings
 from recsys_spark.cuts import check_day
 from recsys_spark.operating.command import Config, Set
-from recsys_spark.outcome import EXIT_CODES, FAILED, OK, standing
-from recsys_spark.watch.alarm import tell as tell_them
+from recsys_spark.outcome import EXIT_CODES, OK, standing, tell_failure
 
 Day = Annotated[str, typer.Option("--date", help="The run's day (UTC), YYYY-MM-DD")]
 
@@ -41,7 +40,5 @@ def tell(
 ) -> None:
     """Tell the command and the webhook of `watch.on_alarm` that a night failed, in the words of who saw it."""
     check_day(date)
-    settings = load_settings(config, change)
-    content: dict[str, Any] = {"name": settings.name, "root": settings.root, "date": date, "run_id": "", "failed": []}
-    if tell_them(settings.watch.on_alarm, {**content, "outcome": FAILED, "says": says}):
+    if tell_failure(load_settings(config, change), date, says):
         raise typer.Exit(1)

@@ -149,3 +149,19 @@ def test_tell_hands_the_words_to_the_alarms_command(root: Root, tmp_path: Path) 
     told = json.loads((tmp_path / "told").read_text())
     assert (told["outcome"], told["says"], told["date"]) == ("failed", "task x failed", DT)
     assert CliRunner().invoke(app, [*words, "--set", "watch.on_alarm.command=false"]).exit_code == 1
+
+
+def test_a_night_whose_spark_does_not_start_is_told(
+    root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("Java gateway process exited\nbefore sending its port number")
+
+    monkeypatch.setattr("recsys_spark.spark.make_session", fails)
+    monkeypatch.setattr("recsys_spark.cli.end_on_sigterm", lambda: None)
+    hook = f"watch.on_alarm.command=tee {tmp_path / 'told'}"
+    done = CliRunner().invoke(app, ["clean", "--config", str(root.config), "--date", DT, "--set", hook])
+    assert isinstance(done.exception, RuntimeError)
+    told = json.loads((tmp_path / "told").read_text())
+    assert told["outcome"] == "failed"
+    assert told["says"] == "Spark did not start: Java gateway process exited before sending its port number"
