@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from recsys_spark.config import Settings
@@ -106,7 +107,9 @@ def _stands(store: TableStore, dt: str, judged: dict[str, Manifest]) -> str:
     """Outcome by the judges: held lists are held, unless they were shown all the same."""
     checks = judged.get("checks")
     if checks is not None and checks.extra.get("outcome") == HOLD:
-        lists = store.current("top_n", dt)
+        lists = None
+        with suppress(RecsysError):
+            lists = store.current("top_n", dt)
         return ALARM if lists is not None and lists.run_id == checks.inputs.get("top_n") else HOLD
     return worst(judged)
 
@@ -132,7 +135,8 @@ def settle(settings: Settings, dt: str, run_id: str, written: dict[str, Manifest
     judged = [written[table] for table in JUDGES if table in written]
     fresh = [each for each in judged if each.run_id == run_id and each.extra.get("outcome", OK) != OK]
     if error is None:  # of a night that is done in several runs of stages: what another one of them found
-        judged += [each for table, each in _judged(store, settings, dt).items() if table not in written]
+        with suppress(RecsysError):  # a torn one is written again by its stage, which may be yet to come
+            judged += [each for table, each in _judged(store, settings, dt).items() if table not in written]
         outcome = _stands(store, dt, {each.table: each for each in judged})
     else:
         outcome = HOLD if isinstance(error, Held) else FAILED
@@ -181,13 +185,15 @@ def _is_mended(store: TableStore, dt: str, written: dict[str, Manifest]) -> bool
         before = store.storage.read_json(path) if store.storage.exists(path) else {}
     except RecsysError:
         before = {}
-    lists = store.current("top_n", dt)
-    if lists is None or not isinstance(before, dict) or before.get("outcome") != FAILED:
+    if not isinstance(before, dict) or before.get("outcome") != FAILED:
         return False
-    if "top_n" in written:
-        return written["top_n"].run_id == lists.run_id
-    checks = store.current("checks", dt)
-    return "report" in written and checks is not None and checks.inputs.get("top_n") == lists.run_id
+    with suppress(RecsysError):
+        lists = store.current("top_n", dt)
+        if lists is not None and "top_n" in written:
+            return written["top_n"].run_id == lists.run_id
+        checks = store.current("checks", dt) if lists is not None and "report" in written else None
+        return lists is not None and checks is not None and checks.inputs.get("top_n") == lists.run_id
+    return False
 
 
 def _write(store: TableStore, dt: str, content: dict[str, Any]) -> None:

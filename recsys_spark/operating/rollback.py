@@ -50,7 +50,8 @@ def roll_back(store: TableStore, table: str, dt: str, to: str | None = None, wit
         if (target and target.run_id) != (before and before.run_id):
             run_id, shown = (target.run_id, target.content_hash) if target else (None, "")
             move_pointer(store.storage, table, dt, run_id, lease.token, refused, shown)
-        return Rolled(before, target, store.latest(table))
+        newest = max(store.days(table), default=dt)
+        return Rolled(before, target, store.latest_readable(table, newest))
 
 
 def _seen(store: TableStore, table: str, dt: str) -> Manifest | None:

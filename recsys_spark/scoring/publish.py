@@ -80,8 +80,8 @@ def _promised(work: Work) -> Promised:
 def _check_users(work: Work, manifest: Manifest, users: int) -> None:
     """Refuse a table that lost many users against the newest published one before it."""
     share = work.settings.publish.min_users_share
-    earlier = work.store.latest("top_n", work.dt)
-    if earlier is None or earlier.run_id == manifest.run_id:
+    earlier = work.store.latest_readable("top_n", work.dt)  # a torn pointer is about to be mended
+    if earlier is None or earlier.run_id == manifest.run_id or work.store.damage(earlier):
         return
     before = work.store.read(work.spark, earlier).select(c.USER_ID).distinct().count()
     if users < share * before:

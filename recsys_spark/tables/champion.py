@@ -50,7 +50,7 @@ def find_champion(store: TableStore, dt: str) -> tuple[dict[str, Manifest] | Non
     """``champion_before``, and why there is none: a night whose champion is lost is not a first night."""
     until = (date.fromisoformat(dt) - timedelta(days=1)).isoformat()
     try:
-        lists = store.latest("top_n", until=until)
+        lists = store.latest_readable("top_n", until)
         if lists is None:
             return None, "there is no champion yet"
         names = lists.extra.get("models") or {

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,17 @@ class TableStore:
             found = self.current(table, dt)
             if found is not None:
                 return found
+        return None
+
+    def latest_readable(self, table: str, until: str) -> Manifest | None:
+        """As ``latest``, past days whose pointer or manifest is damaged: for what is only compared with, or begun with.
+
+        Nobody writes the tables of a day that is over again, so that a night would fail of them until somebody comes.
+        """
+        for dt in reversed([day for day in self.days(table) if day <= until]):
+            with suppress(RecsysError):
+                if (found := self.current(table, dt)) is not None:
+                    return found
         return None
 
     def read(self, spark: SparkSession, manifest: Manifest) -> DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from recsys_spark import columns as c
 from recsys_spark.config import Settings
 from recsys_spark.cuts import FINAL, cut
+from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.rules import READ, RULES, WAITING
 from recsys_spark.stage import Stage, Work
@@ -99,13 +101,19 @@ def _checks(work: Work, lines: list[Line]) -> Any:
 
 
 def _nights_before(store: TableStore, settings: Settings, dt: str) -> list[Manifest]:
-    """Stored profiles of the nights before, the oldest first."""
-    days = days_until(dt, settings.watch.days)[:-1]
-    return [found for day in days if (found := store.current("profiles", day)) is not None]
+    """Stored profiles of the nights before, the oldest first; what is damaged is not compared with."""
+    found = []
+    for day in days_until(dt, settings.watch.days)[:-1]:
+        with suppress(RecsysError):
+            stored = store.current("profiles", day)
+            if stored is not None and not store.damage(stored):
+                found.append(stored)
+    return found
 
 
 def _before(store: TableStore, table: str, dt: str) -> Manifest | None:
-    return store.latest(table, until=(date.fromisoformat(dt) - timedelta(days=1)).isoformat())
+    found = store.latest_readable(table, until=(date.fromisoformat(dt) - timedelta(days=1)).isoformat())
+    return None if found is None or store.damage(found) else found
 
 
 def _stored(store: TableStore, manifest: Manifest) -> Folded:

@@ -25,8 +25,11 @@ def stands(root: Root, *words: str) -> tuple[int, str]:
 def judged(root: Root, gate: str = "ok", watch: str = "ok", looked_at: str = "r1") -> None:
     says = {"gate": {"outcome": gate, "says": f"gate says {gate}"}}
     says["checks"] = {"outcome": watch, "says": f"watch says {watch}", "failed": []}
-    root.write("gate", DT, "g", "gate", {}, extra=says["gate"])
-    root.write("checks", DT, "w", "watch", {"top_n": looked_at}, extra=says["checks"])
+    found = {"gate": root.write("gate", DT, "g", "gate", {}, extra=says["gate"])}
+    found["checks"] = root.write("checks", DT, "w", "watch", {"top_n": looked_at}, extra=says["checks"])
+    for table, manifest in found.items():
+        rows = pa.table({"level": [manifest.extra["outcome"]], "says": [f"{table} says so"]})
+        pq.write_table(rows, root.store.storage.path(f"{manifest.folder}/part-0.parquet"))
 
 
 @pytest.fixture
@@ -87,8 +90,6 @@ def test_what_a_judge_said_before_it_was_switched_off_is_past(root: Root) -> Non
     off = ["watch.enabled=false"]
     assert stands(root, "--set", *off)[0] == 0
     gate = root.store.need("gate", DT)
-    rows = pa.table({"level": ["ok"], "says": ["gate is ok"]})
-    pq.write_table(rows, root.store.storage.path(f"{gate.folder}/part-0.parquet"))
     assert settle(load_settings(str(root.config), off), DT, "r2", {"gate": gate}, None) == "ok"
 
 
@@ -108,9 +109,6 @@ def test_a_stage_that_was_tried_again_has_not_failed(root: Root) -> None:
     """As the DAG does it: publish, then the page, in runs of their own, which judge nothing."""
     settings, path = load_settings(str(root.config)), f"_outcomes/dt={DT}.json"
     judged(root, looked_at="r2")
-    for table, manifest in (("gate", root.store.need("gate", DT)), ("checks", root.store.need("checks", DT))):
-        rows = pa.table({"level": ["ok"], "says": [f"{table} is ok"]})
-        pq.write_table(rows, root.store.storage.path(f"{manifest.folder}/part-0.parquet"))
     error = RecsysError("the disk is full", "somewhere", "Make room.")
 
     def outcome() -> str:
@@ -140,6 +138,17 @@ def test_a_torn_table_of_a_judge_does_not_hide_what_ended_the_night(root: Root) 
     assert settle(load_settings(root.config), DT, "r", {"gate": gate}, error) == "failed"
     written = root.store.storage.read_json(f"_outcomes/dt={DT}.json")
     assert written["says"] == "somewhere: the disk is full. Make room."
+
+
+@pytest.mark.parametrize("table", ["gate", "checks", "top_n"])
+def test_a_torn_pointer_does_not_stop_the_stages_before_the_one_that_mends_it(root: Root, table: str) -> None:
+    """As the DAG does it: clean is a run of its own."""
+    root.night(DT, "r1")
+    judged(root, watch="hold")
+    root.store.storage.write_bytes(f"{table}/dt={DT}/_current.json", b"{")
+    root.store.storage.write_json(f"_outcomes/dt={DT}.json", {"outcome": "failed"})
+    settle(load_settings(root.config), DT, "r", {}, None)
+    assert root.store.storage.read_json(f"_outcomes/dt={DT}.json") == {"outcome": "failed"}
 
 
 def test_tell_hands_the_words_to_the_alarms_command(root: Root, tmp_path: Path) -> None:

@@ -228,3 +228,17 @@ def test_a_torn_pointer_is_one_error_and_does_not_stop_the_next_run(tmp_path: Pa
     with pytest.raises(RecsysError, match=r"_current\.json"):
         store.need("ledger", "2024-01-01")
     assert store.finished("ledger", "2024-01-01", "print") is None
+
+
+@pytest.mark.parametrize("content", [b'{"run_id": "gone"}', b'{"run_', b""])
+def test_what_is_only_compared_with_is_looked_for_past_a_damaged_day(tmp_path: Path, content: bytes) -> None:
+    """Nobody writes the tables of yesterday again: each night would fail of them. A reader is told."""
+    store = TableStore(str(tmp_path / "root"))
+    stamp = Stamp("2024-01-01", "r", "clean", "f", "s", "0", {})
+    whole = store.complete("ledger", stamp, [], 0, "", "hash", {})
+    store.point(whole)
+    store.storage.write_bytes("ledger/dt=2024-01-02/_current.json", content)
+    assert store.latest_readable("ledger", "2024-01-02") == whole
+    assert store.latest_readable("ledger", "2023-12-31") is None
+    with pytest.raises(RecsysError):
+        store.latest("ledger")
