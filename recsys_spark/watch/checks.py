@@ -79,9 +79,9 @@ def event_checks(folded: Folded, days: list[str], end: int, watch: Watch) -> Ite
     yield _freshness(folded, days, end, watch)
     for column, statistic in (("", ROWS), (c.USER_ID, DISTINCT)):
         now = _total(folded, EVENTS, tonight, column, statistic)
-        before = [_total(folded, EVENTS, day, column, statistic) for day in earlier]
+        counts = [_total(folded, EVENTS, day, column, statistic) for day in earlier]
         week_ago = _total(folded, EVENTS, days[-1 - _WEEK], column, statistic) if len(days) > _WEEK else 0.0
-        yield from _volume(now, before, column, watch, week_ago=week_ago)
+        yield from _volume(now, counts, column, watch, week_ago=week_ago)
     if not earlier or not _total(folded, EVENTS, tonight, "", ROWS):
         return
     sizes = [sum(_total(folded, EVENTS, day, c.USER_ID, DISTINCT) for day in which) for which in (earlier, [tonight])]
