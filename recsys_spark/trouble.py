@@ -19,8 +19,8 @@ _CAUSES = (  # error numbers, words in the message, what it is, what to do
     ((errno.EDQUOT,), ("Disk quota exceeded",), "the quota of the disk is used up", "Make room and run again."),
     ((errno.EROFS,), ("Read-only file system",), "the file system is read-only", "Mount it for writing, or choose "
      "another root."),
-    ((errno.EACCES, errno.EPERM), ("Permission denied",), "this user may not write there", "Mend the permissions, or "
-     "choose another root."),
+    ((errno.EACCES, errno.EPERM), ("Permission denied",), "permission is denied", "Mend the permissions of what "
+     "is named, or choose another root."),
     ((), ("Python worker exited unexpectedly", "Python worker process terminated"), "a Python worker of Spark was lost",
      "It may have been killed for its memory: see spark.master (fewer tasks at once), then run again."),
     ((), ("CUDA out of memory",), "the GPU has no memory left", "Share it among fewer Spark workers or ranks, or see "

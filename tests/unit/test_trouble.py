@@ -29,7 +29,7 @@ def raised(error: BaseException, cause: BaseException | None = None) -> BaseExce
         (errno.ENOSPC, "the disk is full"),
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "the file system is read-only"),
-        (errno.EACCES, "this user may not write there"),
+        (errno.EACCES, "permission is denied"),
     ],
 )
 def test_errors_of_the_system(number: int, found: str) -> None:
