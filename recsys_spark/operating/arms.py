@@ -69,6 +69,8 @@ def sizes_by_chance(a: int, b: int, share: float) -> float:
     """Probability of sizes at least as far from what was meant (chi-squared with one degree of freedom)."""
     from scipy.stats import chi2
 
+    if not a + b:
+        return 1.0
     meant = (a + b) * np.array([1 - share, share])
     return float(chi2.sf((((np.array([a, b]) - meant) ** 2) / meant).sum(), 1))
 

@@ -67,6 +67,7 @@ def test_arms_of_other_sizes_than_were_meant() -> None:
     assert sizes_by_chance(5_000, 5_050, 0.5) > 0.1
     assert sizes_by_chance(5_000, 5_500, 0.5) < 0.001
     assert sizes_by_chance(9_000, 1_000, 0.1) > 0.9
+    assert sizes_by_chance(0, 0, 0.5) == 1.0
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
