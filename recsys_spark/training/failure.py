@@ -6,25 +6,46 @@ person needs to see; it is told apart here from the cause.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from recsys_spark.errors import RecsysError
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import is_lost_peer
+from recsys_spark.trouble import explain
 
 _PREFIX = "failed-"
+_SAYS = "recsys-spark: "
+_NOT_KEPT = " (said here alone: it could not be written)"
 
 
 def note_failure(storage: Storage, job_file: str, rank: int, error: BaseException) -> str:
-    """Keep why a rank ends, with its rank and step as far as they are known; returns the text."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, RecsysError):
+    """Keep why a rank ends, with its rank and step as far as they are known; returns the text.
+
+    Where it cannot be kept, as on a full disk, which may be the cause itself, the text says so: see ``unkept``.
+    """
+    known = explain(error, storage.uri)
+    text = " ".join(str(known or error).split())
+    if known is None:
         text = f"{type(error).__name__}: {text}"
     where = next(iter(getattr(error, "__notes__", [])), f"rank {rank}")
     told = text if where in text else f"{where}: {text}"
-    content = {"rank": rank, "error": told, "cause": not is_lost_peer(error)}
-    storage.write_json(f"{_folder(job_file)}/{_PREFIX}{rank:04d}.json", content)
+    cause = not is_lost_peer(error)
+    content = {"rank": rank, "error": told, "cause": cause}
+    try:
+        storage.write_json(f"{_folder(job_file)}/{_PREFIX}{rank:04d}.json", content)
+    except OSError:
+        return f"{told}{_NOT_KEPT}" if cause else told
     return told
+
+
+def unkept(line: str) -> str | None:
+    """The cause that a line of a rank's output tells, where that is the only place that has it."""
+    return line.removeprefix(_SAYS).removesuffix(_NOT_KEPT) if line.endswith(_NOT_KEPT) else None
+
+
+def say_failure(told: str) -> None:
+    """Print such a text, in one line of the rank's output."""
+    print(f"{_SAYS}{told}", file=sys.stderr, flush=True)
 
 
 def failures(storage: Storage, job_file: str) -> tuple[list[str], list[str]]:

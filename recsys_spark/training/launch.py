@@ -14,7 +14,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.preflight.check import ask_all, refuse_unlike
 from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
-from recsys_spark.training.failure import failures, forget_failures
+from recsys_spark.training.failure import failures, forget_failures, unkept
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -136,6 +136,7 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
     """Run a command and pass its lines on."""
     tail: list[str] = []
     lost: list[tuple[str, str]] = []
+    said: list[str] = []
     with subprocess.Popen(
         command,
         env=environment(settings),
@@ -151,6 +152,7 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
                 line = _PREFIX.sub("", raw.rstrip())
                 tail = [*tail[-3:], line]
                 lost += _LOST.findall(line)
+                said += [cause for cause in [unkept(line)] if cause is not None]
                 if line and not any(noise in line for noise in _NOISE):
                     print(f"    {line}", flush=True)
         except BaseException:
@@ -159,7 +161,7 @@ def _stream(command: list[str], settings: Launch, storage: Storage, job_file: st
     if process.returncode != 0:
         causes, noticed = failures(storage, job_file)
         silent = first_lost(lost, noticed) or f"the process ended with code {process.returncode} ({' / '.join(tail)})"
-        raise _failed(causes or [silent, *noticed], settings)
+        raise _failed(causes or said or [silent, *noticed], settings)
 
 
 def first_lost(lost: list[tuple[str, str]], noticed: list[str]) -> str | None:

@@ -18,7 +18,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective, connect, is_lost_peer
-from recsys_spark.training.failure import note_failure
+from recsys_spark.training.failure import note_failure, say_failure
 from recsys_spark.training.jobs import ranker, retrieval
 from recsys_spark.training.logs import open_logs
 from recsys_spark.training.loop import Log
@@ -57,7 +57,7 @@ def main(root: str, job_file: str) -> int:
         _train(job, storage, collective)
     except Exception as error:
         told = note_failure(storage, job_file, collective.rank if collective else 0, error)
-        print(f"recsys-spark: {told}", file=sys.stderr, flush=True)
+        say_failure(told)
         raise
     return collective.size
 

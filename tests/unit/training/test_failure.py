@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,20 @@ def test_an_error_that_says_where_says_it_once(storage: Storage) -> None:
         f"{where}: the loss is nan. Run."
     )
     assert note_failure(storage, JOB, 2, RecsysError("torn", "a file", "Run.")) == "rank 2: a file: torn. Run."
+
+
+def test_a_full_disk_is_told_as_such(storage: Storage) -> None:
+    told = note_failure(storage, JOB, 1, OSError(errno.ENOSPC, "No space left on device"))
+    assert told.startswith(f"rank 1: {storage.uri}: the disk is full ([Errno 28] No space left on device)")
+
+
+def test_a_cause_that_cannot_be_kept_is_shown_too(storage: Storage, tmp_path: Path) -> None:
+    """Where its file would be there is a folder."""
+    storage.write_json(JOB, {"launcher": "local", "ranks": 1, "threads": "two", "kind": "ranker"})
+    (tmp_path / "_jobs/x/failed-0000.json").mkdir()
+    with pytest.raises(RecsysError, match="rank 0: RuntimeError: set_num_threads expects an int") as error:
+        launch(None, Launch(), storage.uri, JOB)  # type: ignore[arg-type]
+    assert "said here alone" not in str(error.value)
 
 
 def test_a_real_worker_that_fails_is_shown_by_the_launcher(storage: Storage) -> None:
