@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
 SettingsFactory = Callable[..., Settings]
 
 
-# files that begin with the same nights (integration/conftest.py), which one worker runs once for them all
+# files that begin with the same nights (fixtures of integration/conftest.py), which one worker runs once for them all
+_OF_NIGHTS = re.compile(r"\b(raw|before|yesterday|local_root|demo_root): (RawLog|Night|Path)\b")
 NIGHTS = {
-    f"test_{name}.py" for name in ("cluster", "gate", "kill", "local", "notebook", "tracking", "tune", "warm_night")
+    path.name
+    for path in (Path(__file__).parent / "integration").glob("test_*.py")
+    if _OF_NIGHTS.search(path.read_text())
 }
 
 
