@@ -8,9 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import stamp
-from .environments import Environment
-from .shell import SetupError, locked, say, step
+from .environments import set_up_further
 
 PINS = (
     "PyQt6==6.11.0",
@@ -37,21 +35,7 @@ def set_up_browser(project: Path, env: Mapping[str, str]) -> None:
     SetupError
         With one line for the person; where a library of the system is missing, its name.
     """
-    venv = project / ".venv-browser"
-    with locked(project, "it sets up this checkout"):
-        key = stamp.fingerprint([*Path(__file__).parent.glob("*.py")], {})
-        if stamp.is_current(venv, key):
-            return
-        environment = Environment(venv, "\n".join(PINS) + "\n")
-        with step("creating .venv-browser"):
-            environment.create()
-        with step("installing Qt's web engine"):
-            environment.install("installing Qt's web engine", "PyQt6-WebEngine")
-        environment.check()
-        if problem := cannot_start(environment.python, env):
-            raise SetupError(problem)
-        stamp.finish(venv, key, [], {})
-        say("the browser is ready")
+    set_up_further(project, ".venv-browser", PINS, "PyQt6-WebEngine", lambda python: cannot_start(python, env))
 
 
 def cannot_start(python: Path, env: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +67,45 @@ class Environment:
 def _base_executable() -> str:
     # Started with the environment's own Python, the one underneath is meant.
     return str(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def set_up_further(
+    project: Path, name: str, pins: Sequence[str], package: str, problem: Callable[[Path], str] = lambda _: ""
+) -> None:
+    """Bring an environment beside ``.venv`` up to date, which holds one package and what that needs.
+
+    Parameters
+    ----------
+    project : Path
+        Root of the checkout.
+    name : str
+        Folder of the environment, such as ``.venv-browser``.
+    pins : sequence of str
+        Exact versions.
+    package : str
+    problem : callable
+        Of the environment's Python: why the package does not work on this machine; empty where it does.
+
+    Raises
+    ------
+    SetupError
+        With one line for the person.
+    """
+    venv = project / name
+    with locked(project, "it sets up this checkout"):
+        key = stamp.fingerprint([*Path(__file__).parent.glob("*.py")], {})
+        if stamp.is_current(venv, key):
+            return
+        environment = Environment(venv, "\n".join(pins) + "\n")
+        with step(f"creating {name}"):
+            environment.create()
+        with step(f"installing {package}"):
+            environment.install(f"installing {package}", package)
+        environment.check()
+        if why := problem(environment.python):
+            raise SetupError(why)
+        stamp.finish(venv, key, [], {})
+        say(f"{name} is ready")
 
 
 def set_up_project(project: Path, env: Mapping[str, str]) -> None:

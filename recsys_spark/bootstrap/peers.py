@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import stamp
-from .environments import Environment
-from .shell import locked, say, step
+from .environments import set_up_further
 
 PINS = (
     "RecTools==0.19.0",  # wants attrs < 24, and brings an 'implicit' of its own (pm-implicit)
@@ -43,16 +41,4 @@ def set_up_peers(project: Path) -> None:
     SetupError
         With one line for the person.
     """
-    venv = project / ".venv-peers"
-    with locked(project, "it sets up this checkout"):
-        key = stamp.fingerprint([*Path(__file__).parent.glob("*.py")], {})
-        if stamp.is_current(venv, key):
-            return
-        environment = Environment(venv, "\n".join(PINS) + "\n")
-        with step("creating .venv-peers"):
-            environment.create()
-        with step("installing RecTools"):
-            environment.install("installing RecTools", "RecTools")
-        environment.check()
-        stamp.finish(venv, key, [], {})
-        say("the peers are ready")
+    set_up_further(project, ".venv-peers", PINS, "RecTools")
