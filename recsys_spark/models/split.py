@@ -12,7 +12,6 @@ table. Above the first layer everything runs for each pair.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +21,10 @@ from torch.nn import functional
 
 from recsys_spark.models.deepfm import FIRST_BUCKET, DeepFM
 from recsys_spark.models.fields import FieldTables
-from recsys_spark.native import arguments, layers_library
+from recsys_spark.models.upper import Upper, padded
 
 Floats = NDArray[np.float32]
 _PAIRS_AT_ONCE = 1 << 14
-_ROWS_AT_ONCE = 1 << 10  # their hidden layers stay in a processor's cache
-_LANES = 16  # numbers of a register
 
 
 @dataclass(frozen=True)
@@ -69,13 +66,13 @@ class SplitDeepFM:
         self.model, self.fields, spec = model, fields, model.spec
         first = model.deep[0]
         assert isinstance(first, nn.Linear)
-        self.upper = _Upper(model.deep[1:])
+        self.upper = Upper(model.deep[1:])
         # where each field's D columns of the first layer are: single codes, then numbers, then pooled lists
         singles = [field for field, length in enumerate(spec.lengths) if length == 1]
         lists = [field for field, length in enumerate(spec.lengths) if length != 1]
         weight, bias = first.weight.detach(), first.bias.detach()
         if self.upper.linear:
-            weight, bias = _padded(weight.T, 1).T, _padded(bias, 1)
+            weight, bias = padded(weight.T, 1).T, padded(bias, 1)
         blocks = weight[:, : len(model.starts) * spec.dim].split(spec.dim, dim=1)
         numbers_at = len(singles)
         self.of_field = dict(zip(singles, blocks, strict=False))
@@ -202,94 +199,16 @@ class SplitDeepFM:
         ValueError
             The model has pair features.
         """
+        logits = self.products(users, items)
+        for row, own in enumerate(users.hidden):
+            self.upper.add_rows(items.hidden, own, logits[row])
+        return logits
+
+    def products(self, users: Sides, items: Sides) -> Floats:
+        """Logits without what the layers add, float32 [U, M]."""
         if self.model.spec.numbers:
             raise ValueError("pairs have features of their own: a whole catalogue cannot be scored by its sides alone")
         logits = users.total @ items.total.T
         logits += items.alone
         logits += users.alone[:, None]
-        for row, own in enumerate(users.hidden):
-            self.upper.add_rows(items.hidden, own, logits[row])
         return logits
-
-
-class _Upper:
-    """The layers above the first: by the compiled kernel, or by NumPy, equal but for rounding.
-
-    NumPy's BLAS is OpenBLAS, which is good on every maker's processors.
-    """
-
-    def __init__(self, layers: nn.Module) -> None:
-        linear = [each for each in layers.children() if isinstance(each, nn.Linear)]
-        weights, biases = [each.weight.T for each in linear], [each.bias for each in linear]
-        self.inner = [_padded(each, 2).numpy() for each in weights[:-1]]
-        self.inner_biases = [_padded(each, 1).numpy() for each in biases[:-1]]
-        self.last = _padded(weights[-1][:, 0], 1).numpy() if linear else np.ones(1, np.float32)
-        self.last_bias = float(biases[-1]) if linear else 0.0
-        self.widths = np.array([len(each) for each in (*self.inner, self.last)], np.int64)
-        self.library = layers_library() if linear else None  # without layers the first one's only output is the logit
-        self.linear = bool(linear)
-
-    def add_rows(self, hidden: Floats, own: Floats, logits: Floats) -> None:
-        """Add to logits [B] what the layers make of a first one of ``hidden + own``, [B, H] and [H]."""
-        if self.library is not None:
-            return self._call("layers_of_rows", hidden, own, len(logits), logits)
-        for at in range(0, len(hidden), _ROWS_AT_ONCE):
-            part = slice(at, at + _ROWS_AT_ONCE)
-            logits[part] += self._by_numpy(hidden[part] + own)
-
-    def add_pairs(
-        self,
-        users: Floats,
-        items: Floats,
-        owner: NDArray[np.int64],
-        item: NDArray[np.int64],
-        table: Floats,
-        buckets: NDArray[np.int64],
-        slopes: Floats,
-        values: Floats,
-        logits: Floats,
-    ) -> None:
-        """Add to logits [B] what the layers make of first ones that are sums of parts.
-
-        Parameters
-        ----------
-        users, items : float32 [U, H], [M, H]
-        owner, item : int64 [B]
-            Rows of these.
-        table : float32 [rows, H]
-        buckets : int64 [B, P]
-            Rows of the table.
-        slopes : float32 [P, H]
-        values : float32 [B, P]
-            What the slopes are multiplied by.
-        logits : float32 [B]
-            In one piece.
-        """
-        if self.library is not None:
-            more = [np.ascontiguousarray(owner), np.ascontiguousarray(item), table, buckets, slopes, values]
-            return self._call("layers_of_pairs", users, items, *more, buckets.shape[1], len(logits), logits)
-        for at in range(0, len(owner), _ROWS_AT_ONCE):
-            part = slice(at, at + _ROWS_AT_ONCE)
-            hidden = users[owner[part]] + items[item[part]] + values[part] @ slopes
-            for column in buckets[part].T:
-                hidden += table[column]
-            logits[part] += self._by_numpy(hidden)
-
-    def _call(self, name: str, *values: Any) -> None:
-        *first, logits = values
-        layers: list[Any] = [self.widths, self.inner, self.inner_biases, self.last, self.last_bias]
-        if getattr(self.library, name)(*arguments(*first, len(self.inner), *layers, logits)):
-            raise MemoryError("no memory for the layers' outputs")
-
-    def _by_numpy(self, values: Floats) -> Floats:
-        for weight, bias in zip(self.inner, self.inner_biases, strict=True):
-            values = np.maximum(values, 0.0) @ weight
-            values += bias
-        values = np.maximum(values, 0.0) if self.linear else values
-        return values @ self.last + np.float32(self.last_bias)
-
-
-def _padded(values: Tensor, axes: int) -> Tensor:
-    """Zeros after the values, up to a multiple of 16 in each of the last axes: what the compiled kernel takes."""
-    more = [space for size in reversed(values.shape[-axes:]) for space in (0, -size % _LANES)]
-    return functional.pad(values.detach(), more).contiguous()

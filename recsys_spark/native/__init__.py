@@ -1,7 +1,7 @@
 """Compiled parts; each has a twin in Python, which serves where they cannot be built or run.
 
 Of ``top_k.cpp`` the results are the same bits as the twin's; of ``layers.cpp`` and ``als.cpp`` they are equal but for
-rounding.
+rounding. ``coded_layers.cpp`` only rules out what need not be computed.
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ def layers_library() -> ctypes.CDLL | None:
     """The library, where this processor can run ``layers.cpp``: it needs AVX-512."""
     library = kernels()
     return library if library is not None and library.layers_are_there() else None
+
+
+def coded_layers_library() -> ctypes.CDLL | None:
+    """The library, where this processor can run ``coded_layers.cpp``: it needs AVX-512 VNNI."""
+    library = kernels()
+    return library if library is not None and library.coded_layers_are_there() else None
 
 
 def als_library() -> ctypes.CDLL | None:

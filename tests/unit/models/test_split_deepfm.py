@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys_spark.models import split as module
+from recsys_spark.models import upper as module
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.models.split import SplitDeepFM
