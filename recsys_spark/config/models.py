@@ -215,6 +215,11 @@ class Ranker(Training):
     id_l2: float = Field(0.0, ge=0, description="L2 on the vectors of ids, once for each row of a batch that uses one")
     deep_decay: float = Field(0.1, ge=0, description="Decoupled weight decay of the deep part")
     ids: list[Literal["user", "item"]] = Field([], description="Ids that are fields of the model, as the features are")
+    pair_features: bool = Field(
+        True,
+        description="Learn from the features of a pair too, such as how often the user had the item. Without them, and "
+        "where labels are given, the model can order a whole catalogue (score.over)",
+    )
     refit: bool = Field(True, description="Fit anew on the validation part too, once the number of passes is chosen")
     negative_share: float = Field(0.15, gt=0, le=1, description="Share of the unlabelled candidates that is kept")
     hard_negatives: float = Field(
@@ -251,6 +256,11 @@ class Score(Section):
     n: int = Field(20, ge=1, description="Rows a user gets")
     by: Literal["ranker", "retrieval"] = Field(
         "ranker", description="Whose order is published: DeepFM's over the candidates, or the retrieval model's alone"
+    )
+    over: Literal["candidates", "catalogue"] = Field(
+        "candidates",
+        description="What DeepFM orders: the candidates, or every item that may be shown, which needs a ranker without "
+        "pair features",
     )
     explain: bool = Field(
         True,

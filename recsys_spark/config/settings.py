@@ -160,6 +160,19 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_catalogue_has_no_pairs(self) -> Settings:
+        if self.score.over == "candidates":
+            return self
+        if self.score.by == "retrieval":
+            raise ValueError("score.over: the retrieval model's order is of the whole catalogue as it is; leave it out")
+        if self.labels.kind == "candidates" and self.ranker.pair_features:
+            raise ValueError(
+                "score.over 'catalogue' needs ranker.pair_features: false (or labels.kind given): features of every "
+                "user with every item are never computed"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rules_fit_into_a_list(self) -> Settings:
         n, rules = self.score.n, self.rules
         deep = [each.item_id for each in rules.pins if each.rank > n]

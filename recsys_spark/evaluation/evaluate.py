@@ -36,7 +36,7 @@ from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import PERSONAL, POPULAR
 from recsys_spark.scoring.places import listed
-from recsys_spark.scoring.rank import Recipe, rank_block, recipe
+from recsys_spark.scoring.rank import Recipe, rank_block, rank_catalogue, recipe
 from recsys_spark.scoring.select import Selection, may_have
 from recsys_spark.scoring.sources.state import SOURCE_TABLES
 from recsys_spark.scoring.state import ItemState, load_state
@@ -145,9 +145,12 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
         own_slice, filling = NEW if plan.how.hide_seen == "all" else ALL, plan.how.filling()
         for slice_name in (ALL, NEW):
             hidden = plan.how.hidden(known) if slice_name == ALL else known.distinct_items()
-            use = may_have(found.rows, found.items, logits, least, state, hidden)
-            chosen = found.rows[use], found.items[use], logits[use]
             for model, selection in plan.rankers.items():
+                scored = found.rows, found.items, logits
+                if plan.how.over == "catalogue":
+                    scored = rank_catalogue(known, plan.how, max(plan.ks), hidden, selection)
+                use = may_have(*scored, least, state, hidden)
+                chosen = scored[0][use], scored[1][use], scored[2][use]
                 lists, sources = listed(*chosen, known, state, max(plan.ks), hidden, selection, filling)
                 parts += _list_figures(model, slice_name, lists, truth[slice_name], plan.ks, state)
                 if plan.by_source and model == "ranker" and slice_name == own_slice:

@@ -59,7 +59,10 @@ def context(work: Work) -> dict[str, Any]:
     sources, worst = ledger(work)
     stages, memory, seconds, peak_mib = steps(work)
     names = words.models(
-        settings.features.recent_days, settings.evaluate.half_life_days, settings.rules.hide_seen != "all"
+        settings.features.recent_days,
+        settings.evaluate.half_life_days,
+        settings.rules.hide_seen != "all",
+        settings.score.over,
     )
     names |= words.SOURCES
     window = cut(work.dt, settings.split, TEST)

@@ -142,9 +142,13 @@ METRICS = {
 }
 
 
-def models(recent_days: int, half_life_days: float, repeats: bool) -> dict[str, tuple[str, str]]:
+def models(
+    recent_days: int, half_life_days: float, repeats: bool, over: str = "candidates"
+) -> dict[str, tuple[str, str]]:
     """Model code → name and what it does, in the order of the table."""
     candidates = "the retrieval model's items and the user's own" if repeats else "the retrieval model's items"
+    if over == "catalogue":
+        candidates = "every item that may be shown"
     return {
         "popularity": ("Most popular", "one list for everybody: the items that most users had"),
         "recent_popularity": ("Most popular lately", f"the same, counting the last {recent_days} days only"),

@@ -9,7 +9,7 @@ from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import USERS_AT_ONCE
 from recsys_spark.scoring.lists import EXPLORE, PINNED, SOURCES, Lists, fill, reasons_of
 from recsys_spark.scoring.places import EXPLORED, PINS, arrange, name_given
-from recsys_spark.scoring.rank import Recipe, rank_block
+from recsys_spark.scoring.rank import Recipe, rank_block, rank_catalogue
 from recsys_spark.scoring.select import Pool, may_have, moved_catalogue, probability, ranked_pool, retrieved_pool
 from recsys_spark.scoring.state import ItemState, load_state
 from recsys_spark.tables.histories import UserBlock
@@ -43,13 +43,17 @@ def block_lists(block: UserBlock, how: Recipe, n: int, item_ids: pa.StringArray 
 
 
 def _by_ranker(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:
-    """The ranker's best candidates with their logits."""
-    found, logits, state = rank_block(known, how)
-    keep = may_have(
-        found.rows, found.items, logits, how.selection, state, hidden if how.hide_seen == "window" else None
-    )
-    rows, items, logits = found.rows[keep], found.items[keep], logits[keep]
-    return ranked_pool(rows, items, logits, len(known), n, how.selection, state), state
+    """The ranker's best candidates, or the best of the whole catalogue, with their logits."""
+    if how.over == "catalogue":
+        state = load_state(how.ref)
+        rows, items, logits = rank_catalogue(known, how, n, hidden, how.selection)
+        unseen = None
+    else:
+        found, logits, state = rank_block(known, how)
+        rows, items = found.rows, found.items
+        unseen = hidden if how.hide_seen == "window" else None
+    keep = may_have(rows, items, logits, how.selection, state, unseen)
+    return ranked_pool(rows[keep], items[keep], logits[keep], len(known), n, how.selection, state), state
 
 
 def _by_retrieval(known: UserBlock, how: Recipe, n: int, hidden: Rows) -> tuple[Pool, ItemState]:

@@ -13,7 +13,7 @@ from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.lists import Chain
 from recsys_spark.scoring.search import Search
-from recsys_spark.scoring.select import Selection
+from recsys_spark.scoring.select import Selection, adjusted
 from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
@@ -41,6 +41,8 @@ class Recipe:
         Torch threads of a worker process.
     by : {"ranker", "retrieval"}
         Whose order is published.
+    over : {"candidates", "catalogue"}
+        What the ranker orders.
     selection : Selection
         What else is asked of the lists.
     """
@@ -53,6 +55,7 @@ class Recipe:
     hide_days: int
     threads: int
     by: str
+    over: str
     selection: Selection
 
     def hidden(self, known: UserBlock) -> Rows:
@@ -81,6 +84,7 @@ def recipe(work: Work, at: Cut) -> Recipe:
         hide_days=settings.rules.hide_days,
         threads=settings.launch.threads,
         by=settings.score.by,
+        over=settings.score.over,
         selection=Selection.of(settings),
     )
 
@@ -115,3 +119,41 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
     hidden = how.hidden(known) if how.hide_seen == "window" else None  # the others decide on own items as a whole
     found = build_candidates(known, state, how.ref.cut.time, how.plan, hidden)
     return found, model.logits(known.users[found.rows], found.items, found.numbers), state
+
+
+def rank_catalogue(
+    known: UserBlock, how: Recipe, n: int, hidden: Rows, selection: Selection
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Items of the whole catalogue that lists of a block are chosen from, with their logits.
+
+    Parameters
+    ----------
+    known : UserBlock
+        Events before the recipe's cut; users with too few of them have no items.
+    how : Recipe
+    n : int
+        Places of a list.
+    hidden : Rows
+        U rows of items that the user must not be shown.
+    selection : Selection
+
+    Returns
+    -------
+    rows, items : int64 [C]
+        User row and item index, the rows rising.
+    logits : float32 [C]
+    """
+    from recsys_spark.scoring.ranker import load_catalogue, load_ranker
+
+    state = load_state(how.ref)
+    model = load_ranker(how.ref, how.ranker, how.threads)
+    items, of_items = load_catalogue(how.ref, how.ranker, how.threads)
+    some = np.flatnonzero(np.diff(known.indptr) >= how.plan.min_events)
+    place = np.full(len(state.allowed), -1, np.int32)
+    place[items] = np.arange(len(items))
+    theirs = hidden.take(some)
+    at = place[theirs.indices]
+    barred = Rows.from_pairs(theirs.owners[at >= 0], at[at >= 0], len(some))
+    added = adjusted(items, state, selection) if selection.moves else None
+    owner, item, logits = model.contenders(known.users[some], of_items, selection.width(n), barred, added)
+    return some[owner], items[item], logits

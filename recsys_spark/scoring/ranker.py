@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
+from recsys_spark.models.contenders import contenders
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.models.split import Sides, SplitDeepFM
-from recsys_spark.scoring.state import StateRef
+from recsys_spark.ragged import Rows
+from recsys_spark.scoring.state import StateRef, load_state
 from recsys_spark.tables.arrays import field_arrays, read_parquet
 from recsys_spark.tables.storage import Storage
 
@@ -50,25 +52,40 @@ class RankerModel:
         if not self.module.spec.numbers:
             numbers = numbers[:, :0]
         user, owner = np.unique(users.astype(np.int64), return_inverse=True)
-        of_users = self._split.users(torch.from_numpy(user))
+        of_users = self.split.users(torch.from_numpy(user))
         if self._of_items is not None:
             of_items, place = self._of_items, items
         else:
             item, place = np.unique(items, return_inverse=True)
-            of_items = self._split.items(torch.from_numpy(item))
-        return self._split.pairs(of_users, of_items, owner, place, numbers) + np.float32(self.shift)
+            of_items = self.split.items(torch.from_numpy(item))
+        return self.split.pairs(of_users, of_items, owner, place, numbers) + np.float32(self.shift)
+
+    @torch.no_grad()
+    def contenders(
+        self,
+        users: NDArray[np.int32],
+        items: Sides,
+        k: int,
+        barred: Rows,
+        added: NDArray[np.float64] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Pairs that can be among the best of users, indexes [U], and their logits; see ``models.contenders``."""
+        of_users = self.split.users(torch.from_numpy(users.astype(np.int64)))
+        owner, item, logits = contenders(self.split, of_users, items, k, barred, added)
+        return owner, item, logits + np.float32(self.shift)
 
     @cached_property
-    def _split(self) -> SplitDeepFM:
+    def split(self) -> SplitDeepFM:
+        """The module in parts."""
         return SplitDeepFM(self.module, self.fields)
 
     @cached_property
     def _of_items(self) -> Sides | None:
         """Parts of all items, computed once a worker process, where they are not too large."""
         items = self.fields.item.rows
-        if items * len(self._split.bias) > _KEPT:
+        if items * len(self.split.bias) > _KEPT:
             return None
-        return self._split.items(torch.arange(items))
+        return self.split.items(torch.arange(items))
 
 
 @lru_cache(maxsize=1)
@@ -97,6 +114,16 @@ def load_ranker(ref: StateRef, folder: str, threads: int) -> RankerModel:
         codes, weights, dense = field_arrays(table, describes["fields"][side], size)
         sides.append(SideTables([_known(each, sizes.pop(0)) for each in codes], weights, dense))
     return RankerModel(module, FieldTables(*sides), float(np.log(describes["negative_share"])))
+
+
+@lru_cache(maxsize=1)
+def load_catalogue(ref: StateRef, folder: str, threads: int) -> tuple[NDArray[np.int64], Sides]:
+    """Indexes of the items that may be shown, rising, and a ranker's parts of them; made once a worker process.
+
+    Parameters are those of ``load_ranker``. The parts are as many numbers an item as the first hidden layer is wide.
+    """
+    model, items = load_ranker(ref, folder, threads), np.flatnonzero(load_state(ref).allowed)
+    return items, model.split.items(torch.from_numpy(items))
 
 
 def _known(codes: NDArray[np.int32], size: int) -> NDArray[np.int32]:

@@ -29,6 +29,7 @@ from recsys_spark.training.launch import launch
 from recsys_spark.training.warm import Start, decides
 from recsys_spark.training.warm_jobs import (
     fields_of,
+    pair_features,
     ranker_start,
     retrieval_start,
     shape,
@@ -105,9 +106,10 @@ def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
         for name in fields[side]["codes"]:
             sizes.append(_size(work, f"{side}_ids") if name == c.INDEX else spec[side][name]["size"])
     given = examples.extra.get("labels") == c.GIVEN
+    numbers = pair_features(work)
     describes = {
         "fields": fields,
-        "numbers": examples.extra["numbers"],
+        "numbers": numbers,
         "negative_share": 1.0 if given else settings.ranker.negative_share,
         "retrieval_version": work.inputs["retrieval_model"].content_hash,
     }
@@ -120,7 +122,7 @@ def ranker_job(work: Plan, scratch: str) -> dict[str, Any]:
         "item_features": work.inputs["item_features"].folder,
         "fields": fields,
         "sizes": sizes,
-        "numbers": examples.extra["numbers"],
+        "numbers": numbers,
         "describes": describes,
         "scratch": scratch,
     }

@@ -84,6 +84,12 @@ def warm_retrieval(work: Plan, job: dict[str, Any], start: Start) -> dict[str, A
     return {**job, "settings": settings, "snapshots": snapshots, "start": begins}
 
 
+def pair_features(work: Plan) -> list[str]:
+    """Columns of the examples that the ranker learns from, beside the fields of users and items."""
+    found: list[str] = work.inputs["ranker_examples"].extra["numbers"]
+    return found if work.settings.ranker.pair_features else []
+
+
 def ranker_start(work: Work) -> Start:
     """What the ranker of a night begins with: where the retrieval model was trained anew, it is too."""
     store, settings = work.store, work.settings
@@ -97,7 +103,7 @@ def ranker_start(work: Work) -> Start:
     theirs = start.champion["ranker"]
     try:
         spec = store.storage.read_json(f"{theirs.folder}/spec.json")
-        job_fields = {"fields": fields_of(work), "numbers": work.inputs["ranker_examples"].extra["numbers"]}
+        job_fields = {"fields": fields_of(work), "numbers": pair_features(work)}
         for name, ours in job_fields.items():
             if spec[name] != ours:
                 raise ValueError(f"it has other {name}")

@@ -23,7 +23,8 @@ from parts import chosen, run_parts
 PARTS = ("kernel", "precision", "rectools", "deepfm", "job")
 KEYS = ("kernel_over_gemm", "kernel_over_best_peer", "masked_over_unmasked_time", "job_over_kernel_time",
         "kernel_over_rectools", "kernel_over_rectools_masked", "int8_over_exact_random_100", "int8_recall_random_100",
-        "job_over_mllib", "split_deepfm_over_plain", "split_deepfm_logits_over_plain", "split_deepfm_max_abs_diff", "rerank_users_per_s")  # fmt: skip
+        "job_over_mllib", "split_deepfm_over_plain", "split_deepfm_logits_over_plain", "split_deepfm_max_abs_diff",
+        "rerank_users_per_s")  # fmt: skip
 
 if __name__ == "__main__":
     run_parts(__file__, "score", chosen(PARTS), KEYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.pipeline import STAGES, load_stage, run_stages
 from recsys_spark.scoring.pairs import feature_names
 from recsys_spark.scoring.rank import rank_block, recipe
-from recsys_spark.scoring.ranker import load_ranker
+from recsys_spark.scoring.ranker import load_catalogue, load_ranker
 from recsys_spark.scoring.state import load_state
 from recsys_spark.stage import Work
 from recsys_spark.tables import TableStore
@@ -50,6 +51,7 @@ def night(
     yield Work(settings, store, tiny_log.dt, None, inputs, spark)  # type: ignore[arg-type]
     load_state.cache_clear()
     load_ranker.cache_clear()
+    load_catalogue.cache_clear()
 
 
 def test_the_ranker_takes_every_feature(night: Work) -> None:
@@ -226,3 +228,27 @@ def test_another_deny_list_makes_other_lists_and_a_broken_promise_none(shop: pd.
         lists = run_stages(night.spark, settings, night.dt, ["score", "watch", "publish"])["top_n"]
         items = read_parquet(night.store.storage, lists.folder)["item_id"].to_pylist()
         assert not {"i000", "i001", "i004"} & set(items)
+
+
+def test_a_ranker_without_pair_features_orders_the_whole_catalogue(night: Work) -> None:
+    """Fields of every kind; the user's own items may be shown."""
+    tree = night.settings.model_dump(mode="json")
+    tree["ranker"] |= {"pair_features": False}
+    tree["score"] |= {"over": "catalogue"}
+    made = run_stages(night.spark, parse_settings(tree), night.dt, ["train-ranker", "gate", "score"])
+    how = replace(recipe(night, cut(night.dt, night.settings.split, FINAL)), ranker=made["ranker"].folder)
+    model, items = load_ranker(how.ref, how.ranker, 1), np.flatnonzero(load_state(how.ref).allowed)
+    assert model.module.spec.numbers == 0
+    assert model.module.spec.dense == 2
+
+    storage = night.store.storage
+    users = read_parquet(storage, night.inputs["user_ids"].folder).to_pandas().set_index("user_id")["index"]
+    names = read_parquet(storage, night.inputs["item_ids"].folder).to_pandas().set_index("index")["item_id"]
+    lists = read_parquet(storage, made["top_n"].folder).to_pandas().sort_values(["user_id", "rank"])
+    personal = lists[lists["source"] == "personal"].groupby("user_id")
+    assert personal.ngroups > 50
+    for user, rows in personal:
+        logits = model.logits(np.full(len(items), users[user], np.int32), items, np.zeros((len(items), 0), np.float32))
+        order = np.lexsort((items, -logits))[: night.settings.score.n]
+        assert rows["item_id"].tolist() == names[items[order]].tolist()
+        np.testing.assert_allclose(rows["score"], 1 / (1 + np.exp(-logits[order])), atol=1e-5)

@@ -65,6 +65,8 @@ def test_each_source_has_its_length() -> None:
         ({"cold": {"items": True, "features": ["colour"]}}, "['colour'] are no item features"),
         ({"cold": {"items": True}, "features": {}}, "cold.items needs features.item"),
         ({"cold": {"chain": ["content"]}, "features": {}}, "cold.chain: content needs features.item"),
+        ({"score": {"over": "catalogue"}}, "score.over 'catalogue' needs ranker.pair_features: false"),
+        ({"score": {"over": "catalogue", "by": "retrieval"}}, "order is of the whole catalogue as it is"),
         (
             {"candidates": {"sources": [*BOTH, {"name": "content"}]}, "features": {}},
             "candidates.sources: content needs features.item",
