@@ -95,8 +95,10 @@ class Retrieval(Training):
         "with as many passes as were best at the first cut",
     )
     learning_rate: float = Field(0.01, gt=0, description="Step of the optimizer, on the rows of a batch")
-    optimizer: Literal["adam", "rowwise_adagrad"] = Field(
-        "adam", description="Lazy Adam, or Adagrad with one number of state a row, on the rows of a batch"
+    optimizer: Literal["adam", "rowwise_adagrad", "sgd"] = Field(
+        "adam",
+        description="On the rows of a batch: lazy Adam; Adagrad with one number of state a row; or plain gradient "
+        "descent, whose learning_rate is that of a pair, however many a batch holds",
     )
     dim: int = Field(64, ge=1, description="Length of the vectors")
     loss: Literal["softmax", "bce", "squared", "bpr"] = Field(
@@ -144,6 +146,12 @@ class Retrieval(Training):
             raise ValueError("temperature: NeuMF's score is no cosine; leave it out, or choose model: mf")
         if self.model == "neumf" and self.history:
             raise ValueError("history: NeuMF's users have vectors of their own only; leave it out, or choose model: mf")
+        return self
+
+    @model_validator(mode="after")
+    def _neumf_has_layers(self) -> Retrieval:
+        if self.model == "neumf" and self.optimizer == "sgd":
+            raise ValueError("optimizer: sgd is for matrix factorization; NeuMF's layers want adam or rowwise_adagrad")
         return self
 
     @model_validator(mode="after")

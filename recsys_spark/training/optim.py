@@ -16,7 +16,7 @@ from recsys_spark.training.traffic import Way
 
 
 class TableUpdates:
-    """Lazy Adam or row-wise Adagrad over embedding tables.
+    """Lazy Adam, row-wise Adagrad or plain gradient descent over embedding tables.
 
     Where a table's gradients are sparse, only touched rows change. Where they are dense, because every step touches all
     rows, all do.
@@ -28,7 +28,7 @@ class TableUpdates:
     collective : Collective
     names : list of str
         Of the tables, the same on every rank.
-    kind : {"adam", "rowwise_adagrad"}
+    kind : {"adam", "rowwise_adagrad", "sgd"}
     decay : float
         Decoupled weight decay of touched rows.
     ways : list of {"sparse", "dense"}, optional

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["adam", "rowwise_adagrad"]
+Kind = Literal["adam", "rowwise_adagrad", "sgd"]
 
 _AT_ONCE = 1 << 15  # numbers of a part of the rows: 128 KiB
 
@@ -90,12 +90,40 @@ class RowwiseAdagrad:
             _move(self.weight, some, part * -size.unsqueeze(1), learning_rate * self.decay)
 
 
-RowOptimizer = LazyAdam | RowwiseAdagrad
+class GradientDescent:
+    """Stochastic gradient descent (Robbins and Monro 1951) on touched rows; it keeps no state.
+
+    Parameters
+    ----------
+    weight : float32 [N, D]
+        Changed in place.
+    decay : float
+        A touched row shrinks by ``learning rate * decay`` of itself a step.
+    """
+
+    def __init__(self, weight: Tensor, decay: float = 0.0) -> None:
+        self.weight, self.decay = weight.detach(), decay
+        self.steps = 0
+        self.by_row: dict[str, Tensor] = {}
+
+    def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
+        """Update rows, int64 [R] each once, by their gradient, float32 [R, D]."""
+        self.steps += 1
+        for some, part in _parts(rows, gradient):
+            _move(self.weight, some, part * -learning_rate, learning_rate * self.decay)
+
+
+RowOptimizer = LazyAdam | RowwiseAdagrad | GradientDescent
+_KINDS: dict[Kind, type[LazyAdam | RowwiseAdagrad | GradientDescent]] = {
+    "adam": LazyAdam,
+    "rowwise_adagrad": RowwiseAdagrad,
+    "sgd": GradientDescent,
+}
 
 
 def row_optimizer(kind: Kind, weight: Tensor, decay: float = 0.0) -> RowOptimizer:
     """Optimizer of a table."""
-    return LazyAdam(weight, decay) if kind == "adam" else RowwiseAdagrad(weight, decay)
+    return _KINDS[kind](weight, decay)
 
 
 def state_of(optimizer: RowOptimizer) -> dict[str, Any]:

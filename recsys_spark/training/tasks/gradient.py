@@ -74,7 +74,7 @@ class GradientSnapshot(Snapshot):
 
     @abstractmethod
     def update(self, loss: Tensor, factor: float) -> None:
-        """Update by the mean loss; ``factor`` is that of the learning rates.
+        """Update by the mean loss, or, for plain gradient descent, the sum; ``factor`` is that of the learning rates.
 
         Raises
         ------
@@ -127,11 +127,12 @@ class GradientSnapshot(Snapshot):
         users, weight = self.rows.of_users(indexes), pair_weights(batch, self.now, settings.half_life_days)
         drawn = self.negatives.draw(positives)
         loss = self._loss(self.block(users, owner, positives, drawn, weight), drawn, weight)
-        mean = loss / (len(positives) * ranks)
+        whole = 1 if settings.optimizer == "sgd" else len(positives) * ranks  # its steps add up, whatever the batch
+        goal = loss / whole
         if settings.weight_decay:
             squares = mean_squares(self.tables(), users, owner, positives, drawn, settings)
-            mean = mean + settings.weight_decay / ranks * squares
-        self.update(mean, rate(progress, settings.schedule, settings.warmup_share))
+            goal = goal + settings.weight_decay * len(positives) / whole * squares
+        self.update(goal, rate(progress, settings.schedule, settings.warmup_share))
         return float(loss.detach()), float(weight.sum())
 
     def _loss(self, block: blocks.Rivals, drawn: Drawn, weight: Tensor) -> Tensor:

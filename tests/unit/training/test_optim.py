@@ -60,7 +60,7 @@ def test_it_is_sparse_adam_after_torchs_clipping(clip_norm: float | None, sparse
         torch.testing.assert_close(table.weight, theirs[name].weight, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
 def test_a_resumed_run_goes_on_bit_for_bit(kind: str) -> None:
     sparse = {"bias": False}
     whole, part = tables(sparse), tables(sparse)

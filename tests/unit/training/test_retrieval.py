@@ -220,7 +220,14 @@ def test_in_batch_negatives_correct_for_popularity() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("changes", [{"in_batch": True}, {"optimizer": "rowwise_adagrad", "learning_rate": 0.3}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"in_batch": True},
+        {"optimizer": "rowwise_adagrad", "learning_rate": 0.3},
+        {"optimizer": "sgd", "learning_rate": 0.3},
+    ],
+)
 def test_the_taste_is_found_with(loss: str, changes: dict[str, Any]) -> None:
     users, items = planted(0)
     task = task_of(loss=loss, negatives=20, negative_weight=2.0, **{"clip_norm": 5.0, "schedule": "cosine", **changes})

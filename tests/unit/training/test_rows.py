@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recsys_spark.training import rows as rows_module
-from recsys_spark.training.rows import LazyAdam, RowwiseAdagrad, coalesce, row_optimizer, state_of, take_state
+from recsys_spark.training.rows import (
+    GradientDescent,
+    LazyAdam,
+    RowwiseAdagrad,
+    coalesce,
+    row_optimizer,
+    state_of,
+    take_state,
+)
 
 ROWS, DIM = 9, 3
 
@@ -101,7 +109,7 @@ def test_rowwise_adagrad_of_one_number_a_row_is_torchs_adagrad() -> None:
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
 def test_other_rows_and_their_state_stay(kind: str) -> None:
     weight = start()
     optimizer = row_optimizer(kind, weight, 0.5)  # type: ignore[arg-type]
@@ -115,7 +123,7 @@ def test_other_rows_and_their_state_stay(kind: str) -> None:
         assert not torch.equal(tensor[[2, 5]], before[name][[2, 5]]), name
 
 
-@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
 def test_no_touched_row_is_no_change(kind: str) -> None:
     weight = start()
     optimizer = row_optimizer(kind, weight, 0.5)  # type: ignore[arg-type]
@@ -123,7 +131,7 @@ def test_no_touched_row_is_no_change(kind: str) -> None:
     assert torch.equal(weight, start())
 
 
-@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
 def test_a_resumed_optimizer_goes_on_bit_for_bit(kind: str) -> None:
     given_, rates = gradients(3, 8), [0.1] * 8
     whole = start()
@@ -141,7 +149,7 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(kind: str) -> None:
 
 def test_a_part_of_the_rows_goes_on_alone_with_its_part_of_the_state() -> None:
     """State lies by row: half a table, cut out with its state, ends as that half of the whole."""
-    for kind in ("adam", "rowwise_adagrad"):
+    for kind in ("adam", "rowwise_adagrad", "sgd"):
         whole = start()
         first = row_optimizer(kind, whole)  # type: ignore[arg-type]
         stepped(first, gradients(4, 3), [0.1] * 3)
@@ -155,11 +163,22 @@ def test_a_part_of_the_rows_goes_on_alone_with_its_part_of_the_state() -> None:
         assert torch.equal(part, whole[half])
 
 
+def test_gradient_descent_is_torchs_sgd_and_keeps_nothing() -> None:
+    ours, theirs = start(), torch.nn.Parameter(start())
+    mine, reference = GradientDescent(ours), torch.optim.SGD([theirs], lr=0.2)
+    stepped(mine, gradients(2, 6), [0.2] * 6)
+    for gradient in gradients(2, 6):
+        theirs.grad = gradient.to_dense()
+        reference.step()
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
+    assert mine.by_row == {}
+
+
 def test_rowwise_adagrad_keeps_one_number_a_row() -> None:
     assert {name: tuple(each.shape) for name, each in RowwiseAdagrad(start()).by_row.items()} == {"sum": (ROWS,)}
 
 
-@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
 def test_many_rows_are_updated_in_parts(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for at_once in (1, 7 * DIM, 1 << 15):
