@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+# Python workers: glibc keeps what a block of users takes and gives back, since a new page costs more than to write it
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
+
+
 def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
     """Session for a job.
 
@@ -47,6 +51,7 @@ def make_session(settings: Settings, app: str = "recsys-spark") -> SparkSession:
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.sql.execution.arrow.maxRecordsPerBatch": "2000",
         "spark.executorEnv.OMP_NUM_THREADS": "1",
+        **{f"spark.executorEnv.{name}": value for name, value in _MEMORY.items()},
         **_collector(),
         **settings.spark.conf,
     }

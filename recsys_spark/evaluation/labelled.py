@@ -15,7 +15,7 @@ from recsys_spark.evaluation.parts import PARTS, as_batch, ranker_figures
 from recsys_spark.scoring.rank import Recipe
 from recsys_spark.scoring.ranker import load_ranker
 from recsys_spark.stage import Work
-from recsys_spark.tables.tasks import keep_archives
+from recsys_spark.tables.tasks import settle_worker
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -29,7 +29,7 @@ def labelled_parts(work: Work, how: Recipe) -> DataFrame:
 
 def _figures(batches: Iterator[pa.RecordBatch], how: Recipe) -> Iterator[pa.RecordBatch]:
     """Runs on the executors: figures of each batch of rows."""
-    keep_archives()
+    settle_worker()
     for batch in batches:
         users, items, target = (batch[name].to_numpy() for name in (c.USER_INDEX, c.ITEM_INDEX, c.TARGET))
         model = load_ranker(how.ref, how.ranker, how.threads)

@@ -29,7 +29,6 @@ from recsys_spark.features.split import TRAIN, WINDOW, Windows
 from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import read_file, write_file
 
-SUMMARY = "split string, rows bigint"
 _SLOTS_OF_A_RANGE = 4  # of a heavy user, put together by one task
 
 
@@ -138,9 +137,6 @@ def newest(task: int, plan: Plan) -> list[dict[str, Any]]:
     few = events.take(np.arange(max(0, len(events) - len(plan.windows.labels)), len(events)))
     columns = (few.time.tolist(), few.item_index.tolist(), few.weight.tolist())
     return [{"slot": slot, c.TIME: t, c.ITEM_INDEX: i, c.WEIGHT: w} for t, i, w in zip(*columns, strict=True)]
-
-
-NEWEST = f"slot int, {c.TIME} bigint, {c.ITEM_INDEX} int, {c.WEIGHT} double"
 
 
 def tails(found: list[Any], plan: Plan) -> dict[int, tuple[int, ...]]:

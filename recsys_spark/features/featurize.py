@@ -144,16 +144,16 @@ def _plan(
     if windows.kind != "leave_last_out" or not slots.heavy:
         return plan
     newest = partial(crunch.newest, plan=plan)
-    found = run_tasks(work.spark, slots.count - slots.shared, newest, crunch.NEWEST, "newest events of heavy users")
+    found = run_tasks(work.spark, slots.count - slots.shared, newest, "newest events of heavy users")
     return crunch.Plan(**values, tails=crunch.tails(found, plan))
 
 
 def _crunch(work: Work, plan: crunch.Plan, slots: events.Slots) -> dict[str, int]:
     """Do the slots' tasks; returns the pairs of each split."""
     crunched = partial(crunch.crunch, plan=plan)
-    said = run_tasks(work.spark, slots.count, crunched, crunch.SUMMARY, "histories, pairs and counts of each slot")
+    said = run_tasks(work.spark, slots.count, crunched, "histories, pairs and counts of each slot")
     merged = partial(crunch.merge, plan=plan)
-    said += run_tasks(work.spark, len(plan.merges), merged, crunch.SUMMARY, "pairs and counts of heavy users")
+    said += run_tasks(work.spark, len(plan.merges), merged, "pairs and counts of heavy users")
     sums = {name: sum(row["rows"] for row in said if row["split"] == name) for name in ("", *plan.windows.names)}
     features, found, meant = work.settings.features, sums.pop(""), work.inputs["interactions"].rows
     forgotten = FORGOTTEN in work.inputs and work.inputs[FORGOTTEN].rows

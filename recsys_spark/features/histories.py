@@ -69,7 +69,7 @@ def write_histories(
         length=work.settings.features.history_length,
         times=turns(all_cuts),
     )
-    rows = run_tasks(work.spark, groups, task, "rows bigint", "write the histories")
+    rows = run_tasks(work.spark, groups, task, "write the histories")
     return work.store.seal(work.spark, "histories", work.stamp, sum(row["rows"] for row in rows))
 
 

@@ -117,7 +117,7 @@ def write_item_stats(work: Work, counted: str, all_cuts: list[Cut], bounds: list
     sources = [f"{counted}/{name}" for name, _ in storage.files(counted)]
     cut_names = [each.name for each in all_cuts]
     task = partial(_sum_range, root=storage.uri, sources=sources, folder=folder, bounds=bounds, cuts=cut_names)
-    rows = run_tasks(work.spark, len(bounds) - 1, task, "rows bigint", "sum the item statistics")
+    rows = run_tasks(work.spark, len(bounds) - 1, task, "sum the item statistics")
     return work.store.seal(work.spark, "item_stats", work.stamp, sum(row["rows"] for row in rows))
 
 

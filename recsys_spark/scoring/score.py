@@ -39,7 +39,7 @@ from recsys_spark.tables.storage import Storage
 from recsys_spark.tables.tasks import files_by_partition, read_file, run_tasks, write_file
 
 _ROWS_OF_A_GROUP = 256_000
-_TASKS_OF_A_CORE = 8
+_USERS_OF_PRODUCTS = 960  # at a time, where no block has shapes that BLAS would see: 20 blocks of the kernel
 _LOOK = 10.0  # seconds between looks at how far it is
 
 
@@ -162,11 +162,25 @@ def _make_lists(work: Work, job: ScoreJob) -> None:
     if len(open_ones) < len(buckets):
         say(f"score: {len(buckets) - len(open_ones)} of {len(buckets)} buckets were done before")
     with _Watch(storage, job, buckets, len(buckets) - len(open_ones)):
-        tasks = min(len(open_ones), _TASKS_OF_A_CORE * work.spark.sparkContext.defaultParallelism)
-        task = partial(_score_buckets, job=job, shares=[open_ones[number::tasks] for number in range(tasks)])
-        told = run_tasks(work.spark, tasks, task, "peak_mib bigint", "lists")
+        shares = dealt(open_ones, work.spark.sparkContext.defaultParallelism)
+        task = partial(_score_buckets, job=job, shares=shares)
+        told = run_tasks(work.spark, len(shares), task, "lists")
     if told:
         say(f"score: at most {max(row['peak_mib'] for row in told):,} MiB in a worker")
+
+
+def dealt(buckets: list[int], cores: int) -> list[list[int]]:
+    """Buckets of each task: half of a core's part of what is left.
+
+    Long tasks first, since each has a cost of its own, and single buckets last, so that no core waits long for another
+    one (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    """
+    shares, first = [], 0
+    while first < len(buckets):
+        size = max(1, (len(buckets) - first) // (2 * cores))
+        shares.append(buckets[first : first + size])
+        first += size
+    return shares
 
 
 def _name(bucket: int) -> str:
@@ -209,14 +223,13 @@ def _score_bucket(bucket: int, job: ScoreJob) -> None:
 def _tables(job: ScoreJob, block: UserBlock, users: Names) -> Iterator[tuple[pa.Table, int]]:
     """Row groups of the lists of a bucket, and the content of each."""
     items = _item_names(job.root, job.item_ids, job.items)
-    at_once = max(1, _ROWS_OF_A_GROUP // (job.n * USERS_AT_ONCE)) * USERS_AT_ONCE
+    size = USERS_AT_ONCE if job.how.by == "ranker" else _USERS_OF_PRODUCTS
+    at_once = max(1, _ROWS_OF_A_GROUP // (job.n * size)) * size
     for first in range(0, len(block), at_once):
         last = min(first + at_once, len(block))
-        starts = range(first, last, USERS_AT_ONCE)
+        starts = range(first, last, size)
         named = items.texts if job.explain else None
-        lists = [
-            block_lists(block.slice(start, min(start + USERS_AT_ONCE, last)), job.how, job.n, named) for start in starts
-        ]
+        lists = [block_lists(block.slice(start, min(start + size, last)), job.how, job.n, named) for start in starts]
         yield to_arrow(lists, users.part(first, last), items, dict(job.versions))
 
 

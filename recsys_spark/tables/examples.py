@@ -162,7 +162,7 @@ def _write(
         tasks = min(len(names), max(4, parts))
         first = tuple(group_bounds(len(names), tasks))
         plan = _Sorted(url, pieces, starts, tuple(bounds), tuple(names), first)
-        run_tasks(spark, tasks, partial(_write_groups, plan=plan), "rows bigint", "write equal row groups")
+        run_tasks(spark, tasks, partial(_write_groups, plan=plan), "write equal row groups")
     storage.delete_folder(_SORTED if names else "")
     return [until - start for start, until in pairwise(bounds)]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_spark import columns as c
 from recsys_spark.ragged import Rows
-from recsys_spark.tables.tasks import keep_archives
+from recsys_spark.tables.tasks import settle_worker
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -114,7 +114,7 @@ def user_blocks(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[UserBl
     """Cut the rows of a partition into blocks of ``size`` users, whatever batches Spark sends them in."""
     if size < 1:
         raise ValueError(f"the size of a block must be 1 or more, not {size}")
-    keep_archives()
+    settle_worker()
     waiting: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:

@@ -52,7 +52,7 @@ def write_neighbours(work: Work) -> Manifest:
         neighbours=settings.neighbours,
         share=min(1.0, settings.neighbour_users / max(1, work.inputs["histories"].rows)),
     )
-    told = run_tasks(work.spark, len(shares), task, "rows bigint", "neighbours of items")
+    told = run_tasks(work.spark, len(shares), task, "neighbours of items")
     if not shares:
         write_file(store.storage, f"{folder}/part-00000.parquet", iter([SCHEMA.empty_table()]), SCHEMA)
     return store.seal(work.spark, "item_neighbours", work.stamp, sum(row["rows"] for row in told))

@@ -35,7 +35,7 @@ def test_users_who_came_later_see_what_is_popular() -> None:
 def test_further_sources_name_the_state_of_the_same_ids(tiny_settings: Any, tmp_path: Path) -> None:
     ref = StateRef("root", "a", "b", "c", "d", "e", Cut("final", 1, 1), ())
     plan = Plan((), 7, more=SourceRef(ref, content_model="f"))
-    how = Recipe(ref, "g", plan, (), "all", 28, 1, "ranker", Selection.of(tiny_settings(tmp_path)))
+    how = Recipe(ref, "g", plan, (), "all", 28, 1, "ranker", "candidates", Selection.of(tiny_settings(tmp_path)))
     sizes = {"item_ids": 90, "user_ids": 70}
     ids: Any = {name: SimpleNamespace(extra={"next_index": size}, rows=0) for name, size in sizes.items()}
     bigger = for_ids(how, ids)

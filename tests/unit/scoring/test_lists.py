@@ -14,11 +14,11 @@ from test_pairs import ITEMS, NOW, Events, _block, _state, events
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.lists import SOURCES, Lists, best, fill, reasons_of
-from recsys_spark.scoring.rows import SCHEMA, Names, to_arrow, writing
+from recsys_spark.scoring.rows import Names, schema_of, to_arrow, writing
 from recsys_spark.scoring.state import ItemState
 from recsys_spark.tables.histories import UserBlock
 
-VERSIONS = {"retrieval_version": "r", "ranker_version": "d"}
+VERSIONS: dict[str, str | None] = {"retrieval_version": "r", "ranker_version": "d"}
 Row = tuple[int, int, str, str]  # rank, item, source, reason
 
 
@@ -84,7 +84,8 @@ def test_rows_in_parquet_are_plain_texts_and_numbers(tmp_path: Path) -> None:
         to_arrow(lists[1:], people.part(2, 3), names, VERSIONS),
     ]
     assert content == sum(part for _, part in parts)
-    with pq.ParquetWriter(tmp_path / "x.parquet", SCHEMA, **writing(SCHEMA)) as writer:
+    schema = schema_of(VERSIONS)
+    with pq.ParquetWriter(tmp_path / "x.parquet", schema, **writing(schema)) as writer:
         writer.write_table(table)
         writer.write_table(table.slice(2))
     back = pq.ParquetFile(tmp_path / "x.parquet")
