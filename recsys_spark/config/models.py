@@ -126,6 +126,11 @@ class Retrieval(Training):
         0.0, ge=0, description="An item counts in that mean less by its events to this power (.5: as in LightGCN)"
     )
     bias: bool = Field(True, description="Score items by a bias too, which begins with their popularity")
+    user_bias: bool = Field(
+        False,
+        description="For bce and squared: users have a bias too, which frees their vectors of how much they take, and "
+        "weight_decay is for all biases as for vectors",
+    )
     half_life_days: float = Field(120.0, gt=0, description="Age at which an event counts half in training")
     weight_decay: float = Field(0.015, ge=0, description="L2 on the vectors of a batch")
     init_std: float = Field(0.01, gt=0, description="Standard deviation of the first vectors")
@@ -146,6 +151,15 @@ class Retrieval(Training):
             raise ValueError("temperature: NeuMF's score is no cosine; leave it out, or choose model: mf")
         if self.model == "neumf" and self.history:
             raise ValueError("history: NeuMF's users have vectors of their own only; leave it out, or choose model: mf")
+        return self
+
+    @model_validator(mode="after")
+    def _user_bias_is_for_losses_of_one_pair(self) -> Retrieval:
+        if self.user_bias and (self.loss not in ("bce", "squared") or self.model != "mf" or self.fit != "gradient"):
+            raise ValueError(
+                "user_bias: it is for matrix factorization along the gradient of bce or squared; where items are "
+                "compared with each other, it counts in both"
+            )
         return self
 
     @model_validator(mode="after")

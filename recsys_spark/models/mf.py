@@ -32,6 +32,9 @@ class MatrixFactorization(nn.Module):
     history : float
         Share h of the mean of a user's item vectors in the user's vector: (1 - h) own + h mean, both by their direction
         only where there is a temperature. 0: the own vector alone.
+    user_bias : bool
+        A user's row has a bias behind its vector, which counts in every score of his. It changes no order of his items,
+        and is none of ``user_vectors``.
     """
 
     def __init__(
@@ -43,10 +46,11 @@ class MatrixFactorization(nn.Module):
         temperature: float | None = None,
         sparse_items: bool = True,
         history: float = 0.0,
+        user_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.temperature, self.history = temperature, history
-        self.user = nn.Embedding(users, dim, sparse=True)
+        self.temperature, self.history, self.dim, self.user_bias = temperature, history, dim, user_bias
+        self.user = nn.Embedding(users, dim + user_bias, sparse=True)
         self.item = nn.Embedding(items, dim, sparse=sparse_items)
         self.bias = nn.Embedding(items, 1, sparse=sparse_items)
         nn.init.normal_(self.user.weight, std=init_std)
@@ -87,7 +91,11 @@ class MatrixFactorization(nn.Module):
             total = total.index_add(0, owner[inside], weight[inside].unsqueeze(1) * items[place[inside]])
             total = total.index_add(0, owner[others], weight[others].unsqueeze(1) * own)
             past = mean_of(total, torch.zeros(len(users), device=own.device).index_add_(0, owner, weight))
-        user = self._mixed(self.user(users), past)
+        rows = self.user(users)
+        user = self._mixed(rows[:, : self.dim], past)
+        if self.user_bias:  # a place more, at which all items are 1
+            user = torch.cat([user, rows[:, self.dim :]], dim=1)
+            own, items = (torch.cat([each, each.new_ones(len(each), 1)], dim=1) for each in (own, items))
         scores = (user[owner[others]] * own).sum(1) + self.bias(outside).squeeze(1)
         return Block(user, items, self.bias(shared).squeeze(1), owner, place, scores)
 
@@ -112,7 +120,7 @@ class MatrixFactorization(nn.Module):
             Mean of ``item_directions`` of each user's items; needed where there is a ``history``.
         """
         ones = torch.ones(len(rows), 1, device=rows.device)
-        return torch.cat([self._mixed(self.user(rows), past), ones], dim=1)
+        return torch.cat([self._mixed(self.user(rows)[:, : self.dim], past), ones], dim=1)
 
     @torch.no_grad()
     def item_vectors(self) -> Tensor:

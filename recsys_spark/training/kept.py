@@ -1,8 +1,8 @@
 """What a retrieval model keeps for a training that goes on from it, beside the vectors that scoring reads.
 
-Where a score is the product of two rows, the vectors are the rows. By direction, or with a history, they are not, so
-that the rows are written too: ``user_rows.<cut>.npy``, ``item_rows.<cut>.npy``. The optimizer's state is written where
-the settings ask for it: what lies by row of a table as ``<table>_state.<name>.<cut>.npy``, the rest as
+Where a score is the product of two rows, the vectors are the rows. By direction, with a history or a bias of users they
+are not, so that the rows are written too: ``user_rows.<cut>.npy``, ``item_rows.<cut>.npy``. The optimizer's state is
+written where the settings ask for it: what lies by row of a table as ``<table>_state.<name>.<cut>.npy``, the rest as
 ``optimizer.<cut>.pt``. All arrays are in the order of the index, whoever held which rows.
 """
 
@@ -118,7 +118,7 @@ def open_earlier(
 
 def vectors_are_rows(settings: Retrieval) -> bool:
     """Whether the vectors that are written are the rows that were trained."""
-    return settings.temperature is None and not settings.history
+    return settings.temperature is None and not settings.history and not settings.user_bias
 
 
 def _state_file(table: str, name: str, cut: str) -> str:

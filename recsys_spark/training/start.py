@@ -133,12 +133,13 @@ def trained_users(
     chosen[: len(earlier.users) : -(-len(earlier.users) // _FITTED_ON)] = True
     layout = UserRows.of(bucket_of)
     indexes = layout.indexes.numpy()
-    users, found = [np.zeros(0, np.int64)], [np.zeros((0, settings.dim), np.float32)]
+    width = settings.dim + settings.user_bias
+    users, found = [np.zeros(0, np.int64)], [np.zeros((0, width), np.float32)]
     for bucket, (start, stop) in layout.slices.items():
         mine = indexes[start:stop]
         places = np.flatnonzero(chosen[mine])
         if len(places):
-            numbers = (settings.dim, settings.seed, settings.init_std)
+            numbers = (width, settings.seed, settings.init_std)
             first = first_rows("user", bucket, int(places[-1]) + 1, *numbers).numpy()[places]
             theirs = rows_of(earlier.users, mine[places])
             moved = (theirs != first).any(axis=1)

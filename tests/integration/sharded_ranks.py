@@ -106,7 +106,14 @@ def agrees(world: HorovodWorld, folder: Path) -> None:
     for way in ("sparse", "dense"):
         same_as_replicated(world, mine, UserRows.of(bucket_of), batches[world.rank], way)
     clipped = {"clip_norm": 1e-3, "optimizer": "rowwise_adagrad"}
-    for changes in ({"loss": "bce"}, {"optimizer": "rowwise_adagrad"}, {"optimizer": "sgd"}, {"negatives": 0}, clipped):
+    for changes in (
+        {"loss": "bce"},
+        {"loss": "bce", "user_bias": True},
+        {"optimizer": "rowwise_adagrad"},
+        {"optimizer": "sgd"},
+        {"negatives": 0},
+        clipped,
+    ):
         same_as_alone(world, mine, UserRows.of(bucket_of), batches, settings(**changes))
     nobody_updates_when_one_is_ill(world, mine, batches[world.rank][0])
     least_squares_agree(world, folder, mine, UserRows.of(bucket_of))

@@ -69,8 +69,8 @@ class GradientSnapshot(Snapshot):
         """
 
     @abstractmethod
-    def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
-        """Tables of users and of items whose vectors the weight decay is for."""
+    def tables(self) -> list[tuple[nn.Embedding, list[nn.Embedding]]]:
+        """Tables of users and of items whose rows the weight decay is for."""
 
     @abstractmethod
     def update(self, loss: Tensor, factor: float) -> None:
@@ -145,7 +145,7 @@ class GradientSnapshot(Snapshot):
 
 
 def mean_squares(
-    tables: list[tuple[nn.Embedding, nn.Embedding]],
+    tables: list[tuple[nn.Embedding, list[nn.Embedding]]],
     users: Tensor,
     owner: Tensor,
     positives: Tensor,
@@ -156,8 +156,8 @@ def mean_squares(
 
     Parameters
     ----------
-    tables : list of (Embedding, Embedding)
-        Of users and items.
+    tables : list of (Embedding, list of Embedding)
+        Of users, and of items.
     users, owner, positives, drawn
         As in ``GradientSnapshot.block``.
     settings : Retrieval
@@ -168,12 +168,13 @@ def mean_squares(
     outside, counts = torch.unique(positives[~inside], return_counts=True)
     shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
     total = torch.zeros(())
-    for user, item in tables:
-        parts = (
-            (user, users, often),
-            (item, outside, counts / len(owner)),
-            (item, drawn.items, shared + drawn.share * (times or 1.0)),
-        )
+    for user, of_items in tables:
+        parts = [(user, users, often)]
+        for item in of_items:
+            parts += [
+                (item, outside, counts / len(owner)),
+                (item, drawn.items, shared + drawn.share * (times or 1.0)),
+            ]
         for table, rows, weights in parts:
             total = total + table(rows).square().sum(1) @ weights
     return total

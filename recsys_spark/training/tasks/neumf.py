@@ -78,9 +78,9 @@ class NeuMFTask(GradientSnapshot):
         block: blocks.Rivals = self.model(users, owner, positives, drawn.items, drawn.place)
         return block
 
-    def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
+    def tables(self) -> list[tuple[nn.Embedding, list[nn.Embedding]]]:
         """Those of the GMF part and of the MLP part."""
-        return self.model.tables()
+        return [(user, [item]) for user, item in self.model.tables()]
 
     def update(self, loss: Tensor, factor: float) -> None:
         """Rows of the batch, and all layers; the clipped length is that of both together."""

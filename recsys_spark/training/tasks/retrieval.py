@@ -64,7 +64,9 @@ class RetrievalTask(GradientSnapshot):
         whole = settings.negatives == 0
         size = (len(self.rows), items, settings.dim)
         score = (settings.init_std, settings.temperature)
-        self.model = MatrixFactorization(*size, *score, sparse_items=not whole, history=settings.history)
+        self.model = MatrixFactorization(
+            *size, *score, sparse_items=not whole, history=settings.history, user_bias=settings.user_bias
+        )
         self._past: Tensor | None = None
         # what an item counts in a mean of items (He et al. 2020, LightGCN, section 3.1.1, with power .5)
         self._counts = torch.from_numpy(events).clamp_min(1).float() ** -settings.history_power
@@ -89,9 +91,9 @@ class RetrievalTask(GradientSnapshot):
         block: blocks.Rivals = self.model(users, owner, positives, drawn.items, drawn.place, share)
         return block
 
-    def tables(self) -> list[tuple[nn.Embedding, nn.Embedding]]:
-        """Vectors of users and items."""
-        return [(self.model.user, self.model.item)]
+    def tables(self) -> list[tuple[nn.Embedding, list[nn.Embedding]]]:
+        """Vectors of users and items, and their biases, where users have one."""
+        return [(self.model.user, [self.model.item, *([self.model.bias] if self.settings.user_bias else [])])]
 
     def update(self, loss: Tensor, factor: float) -> None:
         """Rows of the batch."""

@@ -2,8 +2,8 @@
 
 Lists of 100 by the retrieval model's vectors (``score.by: retrieval``), each user with a history that is left out. The
 stage is timed whole, in a session that is there and has not worked yet: names of users, histories, lists, Parquet files
-and the content hash. The kernel has the vectors and the histories in memory and writes nothing; it runs before the stage
-and after it, and the mean counts.
+and the content hash. The kernel has the vectors and the histories in memory and writes nothing; it runs before and
+after the stage, and the mean counts.
 """
 
 from __future__ import annotations

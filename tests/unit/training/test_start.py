@@ -27,7 +27,7 @@ GROUP_OF[USERS - 1] = 0
 KIND_OF = np.arange(ITEMS) % 2 + 2  # of the items; users of group g take items of kind g only
 PRIOR = [torch.linspace(-1, 0, ITEMS), torch.linspace(-1, 1, ITEMS)]
 OPTIMIZERS: list[dict[str, Any]] = [{}, {"optimizer": "rowwise_adagrad"}, {"optimizer": "sgd"}, {"negatives": 0}]
-MODES = [*OPTIMIZERS, {"temperature": 0.5}, {"history": 0.3}]
+MODES = [*OPTIMIZERS, {"temperature": 0.5}, {"history": 0.3}, {"loss": "bce", "user_bias": True}]
 
 
 def settings_of(**changes: Any) -> Retrieval:
