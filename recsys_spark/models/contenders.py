@@ -10,6 +10,8 @@ included. Without the compiled kernel all pairs go through in float32.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,11 +20,19 @@ from recsys_spark.models.upper import Upper
 from recsys_spark.ragged import Rows
 
 Floats = NDArray[np.float32]
+Enough = Callable[[Floats], NDArray[np.bool_]]
 _USERS_AT_ONCE = 16  # whose products with the catalogue are held together
 
 
 def contenders(
-    split: SplitDeepFM, users: Sides, items: Sides, k: int, barred: Rows, added: NDArray[np.float64] | None = None
+    split: SplitDeepFM,
+    users: Sides,
+    items: Sides,
+    k: int,
+    barred: Rows,
+    added: NDArray[np.float64] | None = None,
+    shift: float = 0.0,
+    enough: Enough | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """All pairs that can be among the ``k`` best of their users, of a model without pair features.
 
@@ -35,13 +45,17 @@ def contenders(
         U rows of items (their rows in ``items``) that the user must not get.
     added : float64 [M], optional
         What the order of the items adds to their logits.
+    shift : float
+        Added to all logits before; what rounding makes equal by that is a tie.
+    enough : callable, optional
+        Which logits [M] are large enough to be among the best at all: of two, never the smaller one alone.
 
     Returns
     -------
     owner, item : int64 [C]
         Rows of each pair's user and item, both rising.
     logits : float32 [C]
-        The same bits as those of ``split.catalogue`` for the same 16 users, without ``added``.
+        The same bits as those of ``split.catalogue`` for the same 16 users, and the shift; without ``added``.
 
     Raises
     ------
@@ -54,12 +68,13 @@ def contenders(
         part = users.take(slice(start, start + _USERS_AT_ONCE))
         for row, product in enumerate(split.products(part, items)):
             near, bounds = _nearly(split.upper, items.hidden, part.hidden[row], product)
-            item = _may_be_best(near, bounds, k, barred.row(start + row), added)
+            span = _span(near, bounds, shift)
+            item = _may_be_best(*span, k, barred.row(start + row), added, enough)
             if split.upper.coded is not None:
                 near = product
                 near[item] = _exactly(split.upper, items.hidden, part.hidden[row], item, product)
             found.append(item)
-            logits.append(near[item])
+            logits.append(near[item] + np.float32(shift))
     owner = np.repeat(np.arange(len(found)), [len(each) for each in found])
     return owner, np.concatenate([np.zeros(0, np.int64), *found]), np.concatenate([np.zeros(0, np.float32), *logits])
 
@@ -73,17 +88,32 @@ def _nearly(upper: Upper, hidden: Floats, own: Floats, product: Floats) -> tuple
     return logits, np.zeros_like(logits)
 
 
+def _span(logits: Floats, bounds: Floats, shift: float) -> tuple[Floats, Floats]:
+    """Least and largest [M] that a logit can be with its shift: rounded as that is, which changes no order.
+
+    What has no bound, since numbers are too large for float32, can be anything.
+    """
+    near = logits.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        least, most = ((near + each).astype(np.float32) + np.float32(shift) for each in (-bounds, bounds))
+    return np.where(np.isnan(least), -np.inf, least), np.where(np.isnan(most), np.inf, most)
+
+
 def _may_be_best(
-    logits: Floats, bounds: Floats, k: int, barred: NDArray[np.int32], added: NDArray[np.float64] | None
+    least: Floats,
+    most: Floats,
+    k: int,
+    barred: NDArray[np.int32],
+    added: NDArray[np.float64] | None,
+    enough: Enough | None,
 ) -> NDArray[np.int64]:
     """Items whose upper bound reaches the k-th largest lower bound."""
-    ranking = logits.astype(np.float64)
-    if added is not None:
-        ranking += added
-    least, most = ranking - bounds, ranking + bounds
-    there = np.ones(len(least), np.bool_)
+    there = np.ones(len(least), np.bool_) if enough is None else enough(most)
     there[barred] = False
-    least[barred] = -np.inf
+    sure = there if enough is None else there & enough(least)
+    if added is not None:
+        least, most = least + added, most + added
+    least = np.where(sure, least, -np.inf)
     if k < len(least):
         there &= most >= np.partition(least, len(least) - k)[len(least) - k]
     return np.flatnonzero(there)

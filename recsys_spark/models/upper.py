@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 _ROWS_AT_ONCE = 1 << 10  # their hidden layers stay in a processor's cache
 _LANES = 16  # numbers of a register
 _CODED = 64  # outputs at a time by whole numbers
+_MOST_INPUTS = 1 << 16  # 255 * 127 times as much is below 2^31, where the sums end
 _WIDER = 1 + 1e-5  # norms are rounded themselves
 
 
@@ -112,8 +113,12 @@ class Upper:
 
     @cached_property
     def coded(self) -> Coded | None:
-        """The inner layers by whole numbers; None without any, or where the compiled kernel is not there."""
+        """The inner layers by whole numbers; None without any, or where these or the compiled kernel cannot do it."""
         if not self.inner or self.library is None or coded_layers_library() is None:
+            return None
+        if self.widths.max() > _MOST_INPUTS:
+            return None
+        if not all(np.isfinite(each).all() for each in (*self.inner, *self.inner_biases, self.last)):
             return None
         return Coded.of(self.inner, self.inner_biases, self.last)
 

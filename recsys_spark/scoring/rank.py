@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.lists import Chain
 from recsys_spark.scoring.search import Search
-from recsys_spark.scoring.select import Selection, adjusted
+from recsys_spark.scoring.select import Selection, adjusted, is_probable
 from recsys_spark.scoring.sources.state import load_sources
 from recsys_spark.scoring.state import ItemState, StateRef, load_state, state_ref
 from recsys_spark.stage import Work
@@ -155,5 +156,7 @@ def rank_catalogue(
     at = place[theirs.indices]
     barred = Rows.from_pairs(theirs.owners[at >= 0], at[at >= 0], len(some))
     added = adjusted(items, state, selection) if selection.moves else None
-    owner, item, logits = model.contenders(known.users[some], of_items, selection.width(n), barred, added)
+    # before the best are chosen, or boosted items would take the places of probable ones, and be left out then
+    enough = None if selection.min_score is None else partial(is_probable, selection=selection)
+    owner, item, logits = model.contenders(known.users[some], of_items, selection.width(n), barred, added, enough)
     return some[owner], items[item], logits

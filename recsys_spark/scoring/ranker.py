@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from recsys_spark.models.contenders import contenders
+from recsys_spark.models.contenders import Enough, contenders
 from recsys_spark.models.deepfm import DeepFM, DeepFMSpec
 from recsys_spark.models.fields import FieldTables, SideTables
 from recsys_spark.models.split import Sides, SplitDeepFM
@@ -68,11 +68,11 @@ class RankerModel:
         k: int,
         barred: Rows,
         added: NDArray[np.float64] | None = None,
+        enough: Enough | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Pairs that can be among the best of users, indexes [U], and their logits; see ``models.contenders``."""
         of_users = self.split.users(torch.from_numpy(users.astype(np.int64)))
-        owner, item, logits = contenders(self.split, of_users, items, k, barred, added)
-        return owner, item, logits + np.float32(self.shift)
+        return contenders(self.split, of_users, items, k, barred, added, self.shift, enough)
 
     @cached_property
     def split(self) -> SplitDeepFM:

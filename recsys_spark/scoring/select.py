@@ -150,8 +150,15 @@ def may_have(
     if hidden is not None:
         keep &= ~hidden.holds(rows, items)
     if selection.min_score is not None:
-        keep &= probability(logits).astype(np.float32) >= np.float32(selection.min_score)  # as they are published
+        keep &= is_probable(logits, selection)
     return keep
+
+
+def is_probable(logits: FloatArray, selection: Selection) -> BoolArray:
+    """Which logits make at least the least score, as it is published."""
+    assert selection.min_score is not None
+    result: BoolArray = probability(logits).astype(np.float32) >= np.float32(selection.min_score)
+    return result
 
 
 def probability(logits: NDArray[np.floating]) -> DoubleArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,73 @@ def test_most_of_a_catalogue_is_ruled_out() -> None:
     split = model_of([64, 64], scale=0.15)
     owner, _, _ = contenders(split, *sides_of(split), 10, Rows.empty(USERS))
     assert len(owner) < 0.25 * USERS * ITEMS
+
+
+@pytest.mark.usefixtures("_each_way")
+def test_what_a_shift_makes_equal_is_a_tie() -> None:
+    split, shift = model_of([16, 8], 0.05), -3e5  # float32 has steps of .03 there
+    users, items = sides_of(split)
+    owner, item, logits = contenders(split, users, items, 5, Rows.empty(USERS), shift=shift)
+    wanted = split.catalogue(users.take(slice(0, 16)), items) + np.float32(shift)
+    for row, all_logits in enumerate(wanted):
+        mine = owner == row
+        np.testing.assert_array_equal(logits[mine], all_logits[item[mine]])
+        assert set(best(all_logits, np.arange(ITEMS), 5)) <= set(item[mine].tolist())
+
+
+@pytest.mark.usefixtures("_each_way")
+def test_additions_that_swallow_the_logits_leave_ties() -> None:
+    split = model_of([64, 32])
+    users, items = sides_of(split)
+    added = np.where(np.arange(ITEMS) % 2, 2.0**53, 0.0)  # two apart is the least that float64 can tell there
+    owner, item, _ = contenders(split, users, items, 40, Rows.empty(USERS), added)
+    for row, all_logits in enumerate(split.catalogue(users.take(slice(0, 16)), items)):
+        ranking = all_logits.astype(np.float64) + added
+        assert set(best(ranking, np.arange(ITEMS), 40)) <= set(item[owner == row].tolist())
+
+
+@pytest.mark.usefixtures("_each_way")
+def test_an_item_that_is_moved_up_but_not_probable_takes_nobodys_place() -> None:
+    split = model_of([64, 32])
+    users, items = sides_of(split)
+    wanted = split.catalogue(users.take(slice(0, 16)), items)
+    least = float(np.sort(wanted, axis=1)[:, -30].min())
+    added = np.where(np.arange(ITEMS) % 3, 0.0, 1e3)
+    owner, item, logits = contenders(
+        split, users, items, 8, Rows.empty(USERS), added, enough=lambda each: each >= least
+    )
+    for row, all_logits in enumerate(wanted):
+        mine, may_be = owner == row, np.flatnonzero(all_logits >= least)
+        chosen = item[mine][logits[mine] >= least]
+        assert set(best(all_logits + added, may_be, 8)) <= set(chosen.tolist())
+        assert len(chosen) >= min(8, len(may_be))
+
+
+@needs_kernel
+def test_a_layer_whose_sums_would_not_fit_goes_without_whole_numbers() -> None:
+    split = model_of([70_000, 16], items=60)
+    for weight in (split.upper.inner[0], split.upper.last):
+        weight[:] = 0.5
+    users, items = sides_of(split, 60)
+    first = np.full_like(items.hidden, 50.0)
+    first[9:, ::2] = -50.0  # the others are worse, and their sums fit
+    users, items = users.take(slice(0, 1)), replace(items, hidden=first)
+    _, item, logits = contenders(split, users, items, 3, Rows.empty(1))
+    wanted = split.catalogue(users, items)[0]
+    assert set(best(wanted, np.arange(60), 3)) <= set(item.tolist())
+    np.testing.assert_array_equal(logits, wanted[item])
+
+
+@pytest.mark.usefixtures("_each_way")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("weight", [np.nan, np.inf, 1e25])
+def test_numbers_that_are_none_rule_nothing_out(weight: float) -> None:
+    split = model_of([64, 48, 32], items=60)
+    split.upper.inner[0][:, :40] *= np.float32(weight)
+    split.upper.inner[1][:] *= np.float32(1e15)
+    users, items = sides_of(split, 60)
+    owner, _, _ = contenders(split, users, items, 5, Rows.empty(USERS))
+    assert np.bincount(owner, minlength=USERS).min() >= 5
 
 
 def test_no_user_and_no_item() -> None:
