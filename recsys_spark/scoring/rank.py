@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recsys_spark.columns import SECONDS_PER_DAY
 from recsys_spark.cuts import Cut
+from recsys_spark.errors import RecsysError
 from recsys_spark.ragged import Rows
 from recsys_spark.scoring.candidates import Candidates, Plan, build_candidates, candidate_plan
 from recsys_spark.scoring.lists import Chain
@@ -73,12 +74,27 @@ class Recipe:
 
 
 def recipe(work: Work, at: Cut) -> Recipe:
-    """Recipe of a stage's inputs at a cut."""
-    settings = work.settings
+    """Recipe of a stage's inputs at a cut.
+
+    Raises
+    ------
+    RecsysError
+        The whole catalogue is to be ordered by a ranker that was trained with features of pairs.
+    """
+    settings, ranker = work.settings, work.inputs["ranker"]
+    if settings.score.by == "ranker" and settings.score.over == "catalogue":
+        numbers = work.store.storage.read_json(f"{ranker.folder}/spec.json")["numbers"]
+        if numbers:
+            raise RecsysError(
+                f"the ranker of {ranker.dt} has learned from {len(numbers)} features of pairs, which are not computed "
+                "for every user with every item",
+                "setting 'score.over'",
+                "Run train-ranker with ranker.pair_features: false, or leave score.over out.",
+            )
     ref = state_ref(work.store.storage.uri, work.inputs, at, settings.features, Search.of(settings))
     return Recipe(
         ref=ref,
-        ranker=work.inputs["ranker"].folder,
+        ranker=ranker.folder,
         plan=candidate_plan(settings, work.store, work.inputs, ref),
         chain=tuple(settings.cold.chain),
         hide_seen=settings.rules.hide_seen,
