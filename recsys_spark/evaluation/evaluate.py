@@ -148,7 +148,8 @@ def _parts(batches: Iterator[pa.RecordBatch], plan: Plan) -> Iterator[pa.RecordB
             for model, selection in plan.rankers.items():
                 scored = found.rows, found.items, logits
                 if plan.how.over == "catalogue":
-                    scored = rank_catalogue(known, plan.how, max(plan.ks), hidden, selection)
+                    judged = truth[slice_name].lengths > 0  # the others count nowhere
+                    scored = rank_catalogue(known, plan.how, max(plan.ks), hidden, selection, judged)
                 use = may_have(*scored, least, state, hidden)
                 chosen = scored[0][use], scored[1][use], scored[2][use]
                 lists, sources = listed(*chosen, known, state, max(plan.ks), hidden, selection, filling)

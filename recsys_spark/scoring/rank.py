@@ -139,7 +139,12 @@ def rank_block(known: UserBlock, how: Recipe) -> tuple[Candidates, NDArray[np.fl
 
 
 def rank_catalogue(
-    known: UserBlock, how: Recipe, n: int, hidden: Rows, selection: Selection
+    known: UserBlock,
+    how: Recipe,
+    n: int,
+    hidden: Rows,
+    selection: Selection,
+    wanted: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Items of the whole catalogue that lists of a block are chosen from, with their logits.
 
@@ -153,6 +158,8 @@ def rank_catalogue(
     hidden : Rows
         U rows of items that the user must not be shown.
     selection : Selection
+    wanted : bool [U], optional
+        Users to rank for, since a catalogue takes its time; None: all.
 
     Returns
     -------
@@ -165,7 +172,8 @@ def rank_catalogue(
     state = load_state(how.ref)
     model = load_ranker(how.ref, how.ranker, how.threads)
     items, of_items = load_catalogue(how.ref, how.ranker, how.threads)
-    some = np.flatnonzero(np.diff(known.indptr) >= how.plan.min_events)
+    ranked = np.diff(known.indptr) >= how.plan.min_events
+    some = np.flatnonzero(ranked if wanted is None else ranked & wanted)
     place = np.full(len(state.allowed), -1, np.int32)
     place[items] = np.arange(len(items))
     theirs = hidden.take(some)

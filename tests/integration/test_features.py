@@ -18,7 +18,7 @@ from recsys_spark.cuts import FINAL, cut
 from recsys_spark.errors import RecsysError
 from recsys_spark.pipeline import STAGES, load_stage, run_stages
 from recsys_spark.scoring.pairs import feature_names
-from recsys_spark.scoring.rank import rank_block, recipe
+from recsys_spark.scoring.rank import rank_block, rank_catalogue, recipe
 from recsys_spark.scoring.ranker import load_catalogue, load_ranker
 from recsys_spark.scoring.state import load_state
 from recsys_spark.stage import Work
@@ -242,6 +242,12 @@ def test_a_ranker_without_pair_features_orders_the_whole_catalogue(night: Work) 
     assert model.module.spec.dense == 2
 
     storage = night.store.storage
+    block = UserBlock.from_arrow(read_parquet(storage, night.inputs["histories"].folder))
+    known = block.before(how.ref.cut.time)
+    some, active = np.arange(len(known)) % 3 == 0, np.diff(known.indptr) > 0  # nobody else's catalogue is gone through
+    rows, _, _ = rank_catalogue(known, how, 10, how.hidden(known), how.selection, some)
+    np.testing.assert_array_equal(np.unique(rows), np.flatnonzero(some & active))
+
     users = read_parquet(storage, night.inputs["user_ids"].folder).to_pandas().set_index("user_id")["index"]
     names = read_parquet(storage, night.inputs["item_ids"].folder).to_pandas().set_index("index")["item_id"]
     lists = read_parquet(storage, made["top_n"].folder).to_pandas().sort_values(["user_id", "rank"])
