@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from recsys_spark import columns as c
 from recsys_spark.config import Retrieval
 from recsys_spark.models import blocks
+from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.optim import TableUpdates
 from recsys_spark.training.schedule import rate
@@ -127,11 +129,15 @@ class GradientSnapshot(Snapshot):
         users, weight = self.rows.of_users(indexes), pair_weights(batch, self.now, settings.half_life_days)
         drawn = self.negatives.draw(positives)
         loss = self._loss(self.block(users, owner, positives, drawn, weight), drawn, weight)
-        whole = 1 if settings.optimizer == "sgd" else len(positives) * ranks  # its steps add up, whatever the batch
+        summed = settings.optimizer == "sgd"  # its steps add up, whatever the batch
+        whole = 1 if summed else len(positives) * ranks
         goal = loss / whole
         if settings.weight_decay:
-            squares = mean_squares(self.tables(), users, owner, positives, drawn, settings)
-            goal = goal + settings.weight_decay * len(positives) / whole * squares
+            pairs = owner, positives, drawn
+            if summed:  # padding uses no vector
+                pairs = _pairs_that(batch[ROW_WEIGHT] > 0, *pairs)
+            squares = mean_squares(self.tables(), users, *pairs, settings)
+            goal = goal + settings.weight_decay * len(pairs[1]) / whole * squares
         self.update(goal, rate(progress, settings.schedule, settings.warmup_share))
         return float(loss.detach()), float(weight.sum())
 
@@ -142,6 +148,11 @@ class GradientSnapshot(Snapshot):
         if kind == "bpr":
             return blocks.bayesian_ranking(block, self.negatives.one_of(drawn, len(weight)), weight)
         return (blocks.cross_entropy if kind == "bce" else blocks.squares)(block, drawn.share, weight, times)
+
+
+def _pairs_that(there: Tensor, owner: Tensor, positives: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor, Drawn]:
+    """Those of the pairs that are ``there``, bool [B]."""
+    return owner[there], positives[there], replace(drawn, place=drawn.place[there])
 
 
 def mean_squares(
@@ -163,6 +174,8 @@ def mean_squares(
     settings : Retrieval
     """
     times = settings.negative_weight if settings.loss in ("bce", "squared") else 0.0
+    if not len(owner):
+        return torch.zeros(())
     often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
     inside = drawn.place >= 0
     outside, counts = torch.unique(positives[~inside], return_counts=True)

@@ -240,6 +240,27 @@ def test_the_taste_is_found_with(loss: str, changes: dict[str, Any]) -> None:
     assert scores[own].mean() > scores[~own].mean() + scores[~own].std()
 
 
+@pytest.mark.parametrize("loss", ["bce", "squared"])
+def test_a_step_of_plain_gradient_descent_is_the_sum_of_its_pairs(loss: str) -> None:
+    """Whatever batch they come in, and however much padding it holds; weight decay too."""
+    values = {"optimizer": "sgd", "negatives": 0, "loss": loss, "weight_decay": 0.1, "learning_rate": 1e-4}
+    users, items = planted(0)
+
+    def moved(some: slice, padding: int) -> Tensor:
+        task = task_of(**values)
+        before = {name: table.detach().clone() for name, table in task.model.named_parameters()}
+        task.step(batch_of(users[some], items[some], padding), 0.0)
+        return torch.cat(
+            [(table.detach() - before[name])[1:].flatten() for name, table in task.model.named_parameters()]
+        )
+
+    whole = moved(slice(None), 0)
+    assert float(whole.abs().max()) > 1e-4
+    torch.testing.assert_close(moved(slice(None), 300), whole, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(moved(slice(0, 70), 5) + moved(slice(70, None), 0), whole, rtol=1e-3, atol=1e-6)
+    assert torch.isfinite(moved(slice(0, 0), 8)).all()
+
+
 # ------------------------------------------------------------ snapshots
 def job_in(folder: Path, windows: list[list[int]], **changes: Any) -> tuple[dict[str, Any], Storage]:
     """A job whose snapshots know one window of pairs after the other; ``windows`` hold seeds of ``planted``."""
