@@ -71,8 +71,12 @@ EXTRAS = {
 # Where they cannot be compiled, the set-up says so and goes on: scoring then uses NumPy.
 KERNELS = Extension(
     "recsys_spark.native._kernels",
-    ["recsys_spark/native/top_k.cpp", "recsys_spark/native/layers.cpp",
-     "recsys_spark/native/coded_layers.cpp", "recsys_spark/native/als.cpp"],
+    [
+        "recsys_spark/native/top_k.cpp",
+        "recsys_spark/native/layers.cpp",
+        "recsys_spark/native/coded_layers.cpp",
+        "recsys_spark/native/als.cpp",
+    ],
     language="c++",
     extra_compile_args=["-O3", "-std=c++17"],
     optional=True,
