@@ -170,14 +170,14 @@ def _make_lists(work: Work, job: ScoreJob) -> None:
 
 
 def dealt(buckets: list[int], cores: int) -> list[list[int]]:
-    """Buckets of each task: half of a core's part of what is left.
+    """Buckets of each task: half of a core's part of what is left, and an eighth of all at most.
 
     Long tasks first, since each has a cost of its own, and single buckets last, so that no core waits long for another
-    one (guided self-scheduling, Polychronopoulos and Kuck 1987).
+    one (guided self-scheduling, Polychronopoulos and Kuck 1987). At most, since executors may come later than this.
     """
     shares, first = [], 0
     while first < len(buckets):
-        size = max(1, (len(buckets) - first) // (2 * cores))
+        size = max(1, min((len(buckets) - first) // (2 * cores), len(buckets) // 8))
         shares.append(buckets[first : first + size])
         first += size
     return shares
@@ -189,8 +189,10 @@ def _name(bucket: int) -> str:
 
 def _score_buckets(number: int, job: ScoreJob, shares: list[list[int]]) -> list[dict[str, Any]]:
     """Runs on the executors: the lists of some buckets' users, a file a bucket."""
+    storage = Storage(job.root)
     for bucket in shares[number]:
-        _score_bucket(bucket, job)
+        if not storage.exists(job.told(bucket)):  # done by an earlier try of this task
+            _score_bucket(bucket, job)
     return [{"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}]
 
 
