@@ -12,7 +12,7 @@ import json
 import logging
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -33,8 +33,7 @@ T = TypeVar("T")
 ROW_WEIGHT = "row_weight"
 _UNREADABLE = (OSError, ValueError, AttributeError)  # lost, torn, without a column; Arrow's are ValueErrors
 _RUNS = 1  # runs of batches that are ready and wait
-_READERS = 2  # each decodes on a thread of its own
-_AHEAD = 2  # files of each that are decoded and wait; Petastorm begins no more before one is taken
+_AHEAD = 3  # files that are decoded and wait; Petastorm begins no more before one is taken
 _OF_A_READER = 64  # files whose footers are read before the first row comes
 
 
@@ -213,8 +212,8 @@ class ExampleStream:
     def _pieces(self, generator: np.random.Generator | None) -> Iterator[Columns]:
         """Permuted rows of several files at a time, in pieces; meanwhile the next window's files are read.
 
-        A file is taken from the readers with each share of a window that is given, not all at the end: they are a few
-        files ahead at most, and would wait.
+        A file is taken from the reader with each share of a window that is given, not all at the end: the reader is
+        three files ahead at most, and would wait.
         """
         urls = list(self.shard.urls)
         if generator is not None:
@@ -283,22 +282,9 @@ def sample_rows(url: str, columns: list[str]) -> Columns:
 
 
 def _read_all(urls: list[str], columns: list[str]) -> Generator[Columns, None, None]:
-    """Columns of each file in turn: every other one by the same reader, so that two decode and the order stays."""
+    """Columns of each file in turn."""
     for start in range(0, len(urls), _OF_A_READER):
-        part = urls[start : start + _OF_A_READER]
-        yield from _by_turns([_read(tuple(part[number::_READERS]), columns) for number in range(_READERS)])
-
-
-def _by_turns(sources: list[Generator[T, None, None]]) -> Generator[T, None, None]:
-    """One of each source in turn, until all have ended."""
-    with ExitStack() as stack:
-        open_ones = [stack.enter_context(closing(source)) for source in sources]
-        while open_ones:
-            for source in list(open_ones):
-                if found := list(islice(source, 1)):
-                    yield found[0]
-                else:
-                    open_ones.remove(source)
+        yield from _read(tuple(urls[start : start + _OF_A_READER]), columns)
 
 
 def _read(urls: tuple[str, ...], columns: list[str]) -> Generator[Columns, None, None]:
