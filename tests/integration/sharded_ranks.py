@@ -110,7 +110,7 @@ def agrees(world: HorovodWorld, folder: Path) -> None:
         {"loss": "bce"},
         {"loss": "bce", "user_bias": True},
         {"optimizer": "rowwise_adagrad"},
-        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "learning_rate": 0.08},
         {"negatives": 0},
         clipped,
     ):
