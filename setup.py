@@ -76,6 +76,7 @@ KERNELS = Extension(
         "recsys_spark/native/layers.cpp",
         "recsys_spark/native/coded_layers.cpp",
         "recsys_spark/native/als.cpp",
+        "recsys_spark/native/rows.cpp",
     ],
     language="c++",
     extra_compile_args=["-O3", "-std=c++17"],

@@ -1,7 +1,7 @@
 """Compiled parts; each has a twin in Python, which serves where they cannot be built or run.
 
-Of ``top_k.cpp`` the results are the same bits as the twin's; of ``layers.cpp`` and ``als.cpp`` they are equal but for
-rounding. ``coded_layers.cpp`` only rules out what need not be computed.
+Of ``top_k.cpp`` and ``rows.cpp`` the results are the same bits as the twin's; of ``layers.cpp`` and ``als.cpp`` they
+are equal but for rounding. ``coded_layers.cpp`` only rules out what need not be computed.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ def als_library() -> ctypes.CDLL | None:
     """The library, where this processor can run ``als.cpp``: it needs AVX-512."""
     library = kernels()
     return library if library is not None and library.als_is_there() else None
+
+
+def rows_library() -> ctypes.CDLL | None:
+    """The library, for ``rows.cpp``, which any processor can run."""
+    return kernels()
 
 
 def arguments(*values: NDArray[Any] | int | float | Sequence[NDArray[Any]] | None) -> list[Any]:

@@ -11,28 +11,28 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys_spark.errors import RecsysError
-from recsys_spark.streaming.cut import Columns, cut, rows_of
+from recsys_spark.streaming.batch import Layout
 from recsys_spark.streaming.prefetch import read_ahead
 from recsys_spark.streaming.sample import Sample
-from recsys_spark.streaming.window import Window
+from recsys_spark.streaming.window import RUN, Columns, Window, rows_of
 
-T = TypeVar("T")
 ROW_WEIGHT = "row_weight"
 _UNREADABLE = (OSError, ValueError, AttributeError)  # lost, torn, without a column; Arrow's are ValueErrors
 _RUNS = 1  # runs of batches that are ready and wait
+_RUNS_OF_A_BATCH = 64  # neighbours in a file are this small a part of a batch at most
 _AHEAD = 3  # files that are decoded and wait; Petastorm begins no more before one is taken
 _OF_A_READER = 64  # files whose footers are read before the first row comes
 
@@ -147,7 +147,6 @@ class ExampleStream:
         self.shard, self.columns, self.batch_size = shard, columns, batch_size
         self.seed, self.rank, self.window, self.together = seed, rank, window, together
         self.ahead, self.timeout, self.sample = ahead, timeout, sample
-        self._spare: list[tuple[Window, Window]] = []  # of passes that ended: their memory
         self.pinned = torch.cuda.is_available()
 
     def __len__(self) -> int:
@@ -175,55 +174,75 @@ class ExampleStream:
             Rows read are not the rows of the manifest, a file cannot be read, or nothing came for too long.
         """
         if not self.ahead:
-            yield from self._epoch(epoch, shuffle, skip)
+            for run in self._epoch(epoch, shuffle, skip):
+                yield from run
             return
         what = f"examples of rank {self.rank}, epoch {epoch}"
-        runs = read_ahead(lambda: _runs(self._epoch(epoch, shuffle, skip), self.ahead), _RUNS, self.timeout, what)
-        with closing(runs):
+        with closing(read_ahead(lambda: self._epoch(epoch, shuffle, skip), _RUNS, self.timeout, what)) as runs:
             for run in runs:
                 yield from run
 
-    def _epoch(self, epoch: int, shuffle: bool, skip: int) -> Generator[dict[str, Tensor], None, None]:
+    def _epoch(self, epoch: int, shuffle: bool, skip: int) -> Generator[list[dict[str, Tensor]], None, None]:
+        """Batches, some at a time: to make, and to hand over, each by itself takes longer than to move its rows."""
         generator = np.random.default_rng([self.seed, epoch, self.rank])
-        left: Columns = {}
-        read = steps = 0
-        for rows in cut(self._pieces(generator if shuffle else None), self.batch_size):
-            count = rows_of(rows)
-            read += count
-            if count < self.batch_size:
-                left = rows  # the last ones
-                break
-            if steps >= skip:
-                yield self._batch(rows)
-            steps += 1
+        at_once = max(1, self.ahead)
+        run: _Run | None = None
+        read = step = 0
+        with closing(self._windows(generator if shuffle else None, at_once * self.batch_size)) as windows:
+            for window, start, stop in windows:
+                if run is None:
+                    run = _Run(window.kinds(), self.batch_size, at_once, self.pinned)
+                if step + at_once > skip:
+                    run.fill(window, start, stop)
+                read += stop - start
+                if read == (step + at_once) * self.batch_size:
+                    if step + at_once > skip:
+                        yield run.give(at_once)[max(0, skip - step) :]
+                    step += at_once
         if read != self.shard.rows:
             raise RecsysError(
                 f"{read:,} rows were read, the manifest says {self.shard.rows:,}",
                 f"examples of rank {self.rank}, epoch {epoch}",
                 "Files were changed or lost; run featurize again with --force.",
             )
-        if not left and steps < self.shard.steps:
-            left = {name: values[:0].copy() for name, values in sample_rows(self.shard.types, self.columns).items()}
-        for step in range(steps, self.shard.steps):
-            if step >= skip:
-                yield self._batch(left)
-            left = {name: values[:0] for name, values in left.items()}
+        if run is None and self.shard.steps:
+            kinds = {name: values.dtype for name, values in sample_rows(self.shard.types, self.columns).items()}
+            run = _Run(kinds, self.batch_size, at_once, self.pinned)
+        while run is not None and step < self.shard.steps:
+            count = min(at_once, self.shard.steps - step)
+            if step + count > skip:
+                yield run.give(count)[max(0, skip - step) :]
+            step += count
 
-    def _pieces(self, generator: np.random.Generator | None) -> Iterator[Columns]:
-        """Permuted rows of several files at a time, in pieces; meanwhile the next window's files are read.
+    def _windows(
+        self, generator: np.random.Generator | None, at_once: int
+    ) -> Generator[tuple[Window, int, int], None, None]:
+        """Windows of several files each, with the places in its order of the next ``at_once`` rows, or of their rest.
 
-        A file is taken from the reader with each share of a window that is given, not all at the end: the reader is
-        three files ahead at most, and would wait.
+        Meanwhile the next window's files are read, one with each share of this one that is given, not all at the end:
+        the reader is three files ahead at most, and would wait.
         """
         urls = list(self.shard.urls)
         if generator is not None:
             generator.shuffle(urls)
-        windows = self._spare.pop() if self._spare else (Window(self.columns), Window(self.columns))
-        try:
-            with closing(self._read_all(urls)) as groups:
-                yield from self._of_windows(groups, generator, *windows)
-        finally:
-            self._spare.append(windows)
+        given = 0
+        with closing(self._read_all(urls)) as groups:
+            now = Window(self.columns)
+            for group in islice(groups, self.window):
+                now.add(group)
+            while now.rows:
+                self._arrange(now, generator)
+                later, taken, start = Window(self.columns), 0, 0
+                while start < now.rows:
+                    stop = min(now.rows, start + at_once - given % at_once)
+                    yield now, start, stop
+                    given += stop - start
+                    start = stop
+                    while start * self.window > now.rows * taken:
+                        taken += 1
+                        for group in islice(groups, 1):
+                            later.add(group)
+                now = later
 
     def _read_all(self, urls: list[str]) -> Generator[Columns, None, None]:
         """Columns of each file in turn, of the rows that are to be given."""
@@ -233,47 +252,48 @@ class ExampleStream:
                 if rows_of(some):
                     yield some
 
-    def _of_windows(
-        self, groups: Iterator[Columns], generator: np.random.Generator | None, now: Window, later: Window
-    ) -> Iterator[Columns]:
-        now.clear()
-        for group in islice(groups, self.window):
-            now.add(group)
-        while now.rows:
-            later.clear()
-            given = taken = 0
-            for piece in self._of_window(now, generator):
-                yield piece
-                given += rows_of(piece)
-                while given * self.window > now.rows * taken:
-                    taken += 1
-                    for group in islice(groups, 1):
-                        later.add(group)
-            now, later = later, now
-
-    def _of_window(self, window: Window, generator: np.random.Generator | None) -> Iterator[Columns]:
+    def _arrange(self, window: Window, generator: np.random.Generator | None) -> None:
         if generator is None:
-            return window.as_they_lie(self.batch_size)
-        if self.together:
-            return window.shuffled_together(generator, self.batch_size, self.together)
-        return window.shuffled(generator, self.batch_size)
-
-    def _batch(self, rows: Columns) -> dict[str, Tensor]:
-        """Tensors of a batch, filled up with rows of weight 0 (copies of index 0, the padding)."""
-        count = rows_of(rows)
-        batch = {ROW_WEIGHT: np.ones(count, np.float32), **rows}
-        if count < self.batch_size:
-            missing = self.batch_size - count
-            batch = {name: np.append(values, np.zeros(missing, values.dtype)) for name, values in batch.items()}
-        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-        return {name: tensor.pin_memory() for name, tensor in tensors.items()} if self.pinned else tensors
+            window.as_they_lie()
+        elif self.together:
+            window.shuffle_together(generator, self.together)
+        else:
+            window.shuffle(generator, min(RUN, max(1, self.batch_size // _RUNS_OF_A_BATCH)))
 
 
-def _runs(batches: Generator[T, None, None], size: int) -> Generator[list[T], None, None]:
-    """Batches as lists of ``size``: to change threads for each takes longer than to make it."""
-    with closing(batches):
-        while run := list(islice(batches, size)):
-            yield run
+class _Run:
+    """Batches that are being filled, one after the other in memory.
+
+    Parameters
+    ----------
+    kinds : dict of str to dtype
+        Columns.
+    batch_size, batches : int
+    pinned : bool
+    """
+
+    def __init__(self, kinds: dict[str, np.dtype[np.generic]], batch_size: int, batches: int, pinned: bool) -> None:
+        self.layout = Layout({**kinds, ROW_WEIGHT: np.dtype(np.float32)}, batches * batch_size)
+        self.batch_size, self.pinned = batch_size, pinned
+        self._begin()
+
+    def _begin(self) -> None:
+        self.block, self.filled = self.layout.block(self.pinned), 0
+
+    def fill(self, window: Window, start: int, stop: int) -> None:
+        """Put rows of a window's order behind the others."""
+        window.take(start, stop - start, self.layout, self.block, self.filled)
+        self.filled += stop - start
+
+    def give(self, batches: int) -> list[dict[str, Tensor]]:
+        """Batches, filled up with rows of weight 0 (copies of index 0, the padding); the next run begins."""
+        columns = self.layout.tensors(self.block)
+        columns[ROW_WEIGHT].numpy()[:] = 1.0  # by NumPy: torch would wake its threads for it
+        for column in columns.values():
+            column.numpy()[self.filled :] = 0
+        self._begin()
+        each = zip(*(column.split(self.batch_size)[:batches] for column in columns.values()), strict=True)
+        return [dict(zip(columns, batch, strict=True)) for batch in each]
 
 
 def sample_rows(url: str, columns: list[str]) -> Columns:

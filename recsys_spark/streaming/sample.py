@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys_spark import columns as c
-from recsys_spark.streaming.cut import Columns
+from recsys_spark.streaming.window import Columns
 from recsys_spark.tables.histories import uniform
 from recsys_spark.tables.storage import Storage
 

@@ -1,25 +1,37 @@
-"""Rows of several files in one place, given out in random order.
+"""Rows of several files, given out in random order.
 
-What costs here is memory. Pages that are new each time take longer than to move the rows does, so that a window's
-memory is used again; and to fetch one number is to fetch the 64 bytes around it, so that a large window is not permuted
-row by row but by runs of rows that fill a cache line.
+What costs here is memory. The columns of the files stay where they were decoded, and each number is moved once, into
+its batch; and to fetch one number is to fetch the 64 bytes around it, from a page that must be looked up, so that a
+large window is not permuted row by row but by runs of rows.
+
+What is compiled (``native/rows.cpp``) and its twin in NumPy here give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from recsys_spark.streaming.cut import Columns, rows_of
+from recsys_spark.native import arguments, rows_library
+from recsys_spark.streaming.batch import Layout
 
-RUN = 16  # rows of a run: 64 bytes of a column of 4 bytes a number
+Columns = dict[str, NDArray[np.generic]]
+
+RUN = 64  # rows of a run at most: 256 bytes of a column of 4 bytes a number, as fast as a longer one
 _LARGE = 1 << 18  # rows of a window that does not fit into the second cache
 
 
+def rows_of(columns: Columns) -> int:
+    """Number of rows."""
+    return len(next(iter(columns.values())))
+
+
 class Window:
-    """Rows of several files.
+    """Rows of several files, and the order in which they are taken: first ``add``, then an order, then ``take``.
 
     Parameters
     ----------
@@ -27,62 +39,79 @@ class Window:
         Columns.
     """
 
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.parts: list[Columns] = []
         self.rows = 0
-        self._room: Columns = {}
+        self._library = rows_library()
 
-    def clear(self) -> None:
-        """Begin anew; the memory stays."""
-        self.rows = 0
+    def kinds(self) -> dict[str, np.dtype[np.generic]]:
+        """Type of each column, which is the first part's."""
+        return {name: self.parts[0][name].dtype for name in self.names}
 
     def add(self, part: Columns) -> None:
-        """Put rows behind the others."""
-        stop = self.rows + rows_of(part)
-        for name in self.names:
-            if name not in self._room or len(self._room[name]) < stop:
-                room = np.empty(max(stop, 2 * self.rows), part[name].dtype)  # the first window grows part by part
-                if self.rows:
-                    room[: self.rows] = self._room[name][: self.rows]
-                self._room[name] = room
-            self._room[name][self.rows : stop] = part[name]
-        self.rows = stop
+        """Put rows behind the others; they are not copied."""
+        kinds = self.kinds() if self.parts else {name: part[name].dtype for name in self.names}
+        self.parts.append({name: np.ascontiguousarray(part[name], kinds[name]) for name in self.names})
+        self.rows += rows_of(part)
 
-    def as_they_lie(self, size: int, first: int = 0) -> Iterator[Columns]:
-        """Copies of ``size`` rows each, from row ``first`` on."""
-        for start in range(first, self.rows, size):
-            yield {name: self._held(name)[start : start + size].copy() for name in self.names}
+    def as_they_lie(self) -> None:
+        """Let the rows be taken in their order."""
+        self._arrange(np.zeros(1, np.int64))
 
-    def shuffled(self, generator: np.random.Generator, size: int) -> Iterator[Columns]:
-        """All rows once, in pieces of about ``size``.
+    def shuffle(self, generator: np.random.Generator, run: int = RUN) -> None:
+        """Let the rows be taken in random order.
 
-        A large window is permuted by runs of ``RUN`` neighbours. The files hold rows in random order, so that
+        A large window is permuted by runs of ``run`` neighbours in a file. The files hold rows in random order, so that
         neighbours are independent draws as any others are; only, they meet again in the next pass.
         """
-        if self.rows < _LARGE:
-            yield from self._in_order(generator.permutation(self.rows), size)
+        run = 1 if self.rows < _LARGE else run
+        starts = [np.arange(start, stop, run) for start, stop in pairwise(self._bounds().tolist())]
+        self._arrange(np.concatenate(starts), generator)
+
+    def shuffle_together(self, generator: np.random.Generator, key: str) -> None:
+        """Let the rows be taken in random order, in which neighbours with equal keys stay neighbours."""
+        keys = np.concatenate([part[key] for part in self.parts])
+        self._arrange(np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1), generator)
+
+    def take(self, start: int, rows: int, layout: Layout, block: Tensor, at: int) -> None:
+        """Copy rows of the order, from ``start`` on, into a batch, from its row ``at`` on."""
+        run = int(self._ends.searchsorted(start, side="right"))
+        skip = start - int(self._ends[run] - self._length[run])
+        if self._library is None:
+            self._copy(run, skip, rows, layout, block, at)
             return
-        runs = generator.permutation(self.rows // RUN)
-        at_once = -(-size // RUN)
-        whole = {name: self._held(name)[: len(runs) * RUN].reshape(-1, RUN) for name in self.names}
-        for start in range(0, len(runs), at_once):
-            chosen = runs[start : start + at_once]
-            yield {name: values.take(chosen, axis=0, mode="clip").reshape(-1) for name, values in whole.items()}
-        yield from self.as_they_lie(size, len(runs) * RUN)
+        order = arguments(self._first[run:], self._length[run:], self._part[run:])
+        offsets = layout.places(self.names)  # what an argument points to must outlive the call
+        places = arguments(block.numpy(), offsets, at)
+        there = arguments(len(self._ends) - run, skip, rows)
+        if self._library.gather_rows(*order, *there, *self._held, *places):
+            raise MemoryError("no memory for the order of a batch's rows")
 
-    def shuffled_together(self, generator: np.random.Generator, size: int, key: str) -> Iterator[Columns]:
-        """All rows once, in pieces of ``size``, where neighbours with equal keys stay neighbours."""
-        keys = self._held(key)
-        start = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)
-        length = np.diff(np.append(start, len(keys)))
-        chosen = generator.permutation(len(start))
-        start, length = start[chosen], length[chosen]
-        yield from self._in_order(np.repeat(start - np.cumsum(length) + length, length) + np.arange(len(keys)), size)
+    def _arrange(self, first: NDArray[np.int64], generator: np.random.Generator | None = None) -> None:
+        """Let runs of rows be taken in random order, or as they lie, given the first row of each in ascending order."""
+        bounds = self._bounds()
+        length = np.diff(np.append(first, self.rows))
+        part = np.searchsorted(bounds, first, side="right") - 1
+        order = slice(None) if generator is None else generator.permutation(len(first))
+        self._first, self._length, self._part = first[order], length[order], part.astype(np.int32)[order]
+        self._ends = np.cumsum(self._length)
+        sources = [part[name] for name in self.names for part in self.parts]
+        sizes = np.array([kind.itemsize for kind in self.kinds().values()])
+        self._kept = bounds, sources, sizes  # what the arguments point to
+        self._held = arguments(bounds, len(self.parts), sources, sizes, len(self.names))
 
-    def _held(self, name: str) -> NDArray[np.generic]:
-        return self._room[name][: self.rows]
+    def _bounds(self) -> NDArray[np.int64]:
+        """First row of each part, and the number of all."""
+        return np.cumsum([0, *map(rows_of, self.parts)])
 
-    def _in_order(self, order: NDArray[np.int64], size: int) -> Iterator[Columns]:
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            yield {name: self._held(name).take(chosen, mode="clip") for name in self.names}
+    def _copy(self, run: int, skip: int, rows: int, layout: Layout, block: Tensor, at: int) -> None:
+        """The twin of what is compiled."""
+        stop = int(self._ends.searchsorted(self._ends[run] - self._length[run] + skip + rows)) + 1
+        first, length = self._first[run:stop], self._length[run:stop]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        index = (np.repeat(first, length) + within)[skip : skip + rows]
+        columns = layout.tensors(block)
+        for name in self.names:
+            whole = np.concatenate([part[name] for part in self.parts])
+            columns[name].numpy()[at : at + rows] = whole[index]

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _PREFIX = re.compile(r"^\[\d+(,\d+)?\]<std(out|err)>:")
 _LOST = re.compile(r"^Process (\d+) exit with status code (-?\d+)")  # horovodrun's
 # glibc gives memory of more than 128 KiB back at once, so that gradients of each step are new pages, which the kernel
-# clears first: a tenth of a step of two ranks
+# clears first: a tenth of a step of two ranks. Arrow's own allocator does so after a second: a third of reading
 _KEPT_MEMORY = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     "MALLOC_TOP_PAD_": str(1 << 26),

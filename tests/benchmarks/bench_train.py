@@ -13,7 +13,8 @@
 | ranks | two Horovod ranks of one core, against one; bytes of user rows that are sent |
 
 ``REPRODUCE_DATA`` is the folder with ``ml-1m/ncf_loo`` and ``gowalla`` as published; without it ``quality`` is left
-out. Each part is a process of its own, so that no part warms, or fills, another. What is compared runs in turn, a few
+out. Each part is a process of its own, so that no part warms, or fills, another, with the environment that a rank of a
+training has, and as many threads as there are cores, Arrow's and torch's alike. What is compared runs in turn, a few
 times; ratios are printed, and the last line is JSON. A peer that is not there ends the run with a line that says so;
 no time does.
 """
@@ -24,7 +25,10 @@ import os
 import sys
 from pathlib import Path
 
-from parts import chosen, need, run_parts
+from parts import THREADS, chosen, need, run_parts
+
+from recsys_spark.config import Launch
+from recsys_spark.training import launch
 
 PARTS = ("quality", "factors", "deepfm", "stream", "ranks")
 PEERS = {"quality": ("implicit", "implicit"), "deepfm": ("deepctr_torch", "deepctr-torch")}
@@ -48,7 +52,7 @@ def main() -> None:
     for part in parts:
         if part in PEERS:
             need(*PEERS[part])
-    run_parts(__file__, "train", parts, KEYS)
+    run_parts(__file__, "train", parts, KEYS, launch.environment(Launch(threads=THREADS)))
 
 
 if __name__ == "__main__":

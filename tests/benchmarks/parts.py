@@ -76,7 +76,9 @@ def chosen(parts: Sequence[str]) -> list[str]:
     return [part for part in parts if part in wanted]
 
 
-def run_parts(script: str, package: str, parts: Sequence[str], keys: Sequence[str]) -> None:
+def run_parts(
+    script: str, package: str, parts: Sequence[str], keys: Sequence[str], environment: dict[str, str] | None = None
+) -> None:
     """Run parts one after the other and end with a line of JSON; ``SCRIPT PART`` runs one by itself.
 
     Parameters
@@ -88,6 +90,8 @@ def run_parts(script: str, package: str, parts: Sequence[str], keys: Sequence[st
     parts : sequence of str
     keys : sequence of str
         Figures that the line names, also where a part was left out.
+    environment : dict of str to str, optional
+        Of the parts' processes; this one's by default.
     """
     if len(sys.argv) > 1:
         importlib.import_module(f"{package}.{sys.argv[1]}").run(scale())
@@ -96,15 +100,15 @@ def run_parts(script: str, package: str, parts: Sequence[str], keys: Sequence[st
     for part in parts:
         started = time.monotonic()
         print(f"\n{part}", flush=True)
-        figures |= _child(script, part)
+        figures |= _child(script, part, environment)
         print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
     print(json.dumps({"scale": scale(), "parts": list(parts), "cores": THREADS, "machine": _machine(), **figures}))
 
 
-def _child(script: str, part: str) -> dict[str, Any]:
+def _child(script: str, part: str, environment: dict[str, str] | None) -> dict[str, Any]:
     """Run a part; its lines are passed on but for the last, its figures."""
-    last = ""
-    with subprocess.Popen([sys.executable, "-W", "ignore", script, part], stdout=subprocess.PIPE, text=True) as process:
+    last, command = "", [sys.executable, "-W", "ignore", script, part]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if last.strip():

@@ -290,3 +290,20 @@ def test_memory_is_flat_over_epochs(tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         used = pool.submit(memory_after_epochs, files, 20).result()
     assert np.median(used[-5:]) - np.median(used[3:8]) < 12.0, used
+
+
+def test_a_column_that_holds_no_numbers_is_told(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"row": [1, 2], "name": ["a", "b"]}), tmp_path / "part-0.parquet")
+    (shard,) = shards([((tmp_path / "part-0.parquet").as_uri(), 2)], 1, BATCH)
+    with pytest.raises(RecsysError, match=r"column 'name' holds .* values, not numbers"):
+        list(ExampleStream(shard, ["row", "name"], BATCH, 1).epoch(0))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, 16])
+def test_how_many_batches_are_handed_over_changes_none(tmp_path: Path, ahead: int) -> None:
+    files = write(tmp_path, SIZES)
+    expected = list(ExampleStream(shards(files, 1, BATCH)[0], COLUMNS, BATCH, 1, window=2).epoch(1))
+    found = list(ExampleStream(shards(files, 1, BATCH)[0], COLUMNS, BATCH, 1, window=2, ahead=ahead).epoch(1))
+    assert len(found) == len(expected)
+    for batch, same in zip(expected, found, strict=True):
+        assert all(torch.equal(batch[name], same[name]) for name in batch)
