@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -9,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from recsys_spark.training.rows import coalesce
+from recsys_spark.training.rows import coalesce, sum_of_rows
+
+_LOOK = 0.0002  # seconds between two looks whether a message is there
 
 
 class Collective(Protocol):
@@ -115,10 +118,17 @@ class HorovodWorld:
         handle = self._hvd.allgather_async(torch.cat(parts), name=".".join(mine))
 
         def finish() -> dict[str, Tensor]:
-            gathered: Tensor = self._hvd.synchronize(handle)
+            gathered: Tensor = self._wait(handle)
             return _added_up(gathered, {name: each.shape for name, each in mine.items()}, self.size)
 
         return finish
+
+    def _wait(self, handle: int) -> Tensor:
+        """Sleep meanwhile: Horovod's own waiting takes a core from the threads that bring the message."""
+        while not self._hvd.poll(handle):
+            time.sleep(_LOOK)
+        done: Tensor = self._hvd.synchronize(handle)
+        return done
 
     def _count(self, name: str, sent: int) -> None:
         self.sent[name] = self.sent.get(name, 0) + sent
@@ -158,12 +168,7 @@ def _added_up(gathered: Tensor, shapes: dict[str, torch.Size], ranks: int) -> di
             values[name].append(gathered[start : start + numbers].view(torch.float32).reshape(count, *shape[1:]))
             start += numbers
     return {
-        name: coalesce(
-            torch.sparse_coo_tensor(
-                torch.cat(rows[name]).long().unsqueeze(0), torch.cat(values[name]), shape, check_invariants=False
-            )
-        )
-        for name, shape in shapes.items()
+        name: sum_of_rows([each.long() for each in rows[name]], values[name], shape) for name, shape in shapes.items()
     }
 
 

@@ -18,6 +18,7 @@ from recsys_spark.errors import RecsysError
 from recsys_spark.progress import say
 from recsys_spark.tables.storage import Storage
 from recsys_spark.training.collective import Collective, connect, is_lost_peer
+from recsys_spark.training.cores import bind
 from recsys_spark.training.failure import note_failure, say_failure
 from recsys_spark.training.jobs import ranker, retrieval
 from recsys_spark.training.logs import open_logs
@@ -53,6 +54,7 @@ def main(root: str, job_file: str) -> int:
     job = storage.read_json(job_file)
     collective: Collective | None = None
     try:
+        bind(job["threads"])
         collective = connect(job["launcher"])
         _train(job, storage, collective)
     except Exception as error:

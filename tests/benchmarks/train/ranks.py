@@ -36,8 +36,9 @@ MARK = "rank figures: "
 
 def rank(scale: str, way: str) -> None:
     """Train on this rank's users; rank 0 prints the seconds of a step and what was sent."""
+    place = int(os.environ["HOROVOD_LOCAL_RANK"])
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place]})  # as ``cores.bind`` does for ranks that need all
     world = HorovodWorld()
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[world.rank]})
     torch.set_num_threads(1)
     settings = Retrieval.model_validate({"batch_size": 16_384, "exchange": way})
     bucket_of = (np.arange(USERS) % BUCKETS).astype(np.uint16)
