@@ -185,7 +185,7 @@ class ExampleStream:
     def _epoch(self, epoch: int, shuffle: bool, skip: int) -> Generator[list[dict[str, Tensor]], None, None]:
         """Batches, some at a time: to make, and to hand over, each by itself takes longer than to move its rows."""
         generator = np.random.default_rng([self.seed, epoch, self.rank])
-        at_once = max(1, self.ahead)
+        at_once = max(1, min(self.ahead, self.shard.steps))
         run: _Run | None = None
         read = step = 0
         with closing(self._windows(generator if shuffle else None, at_once * self.batch_size)) as windows:
@@ -288,9 +288,9 @@ class _Run:
     def give(self, batches: int) -> list[dict[str, Tensor]]:
         """Batches, filled up with rows of weight 0 (copies of index 0, the padding); the next run begins."""
         columns = self.layout.tensors(self.block)
-        columns[ROW_WEIGHT].numpy()[:] = 1.0  # by NumPy: torch would wake its threads for it
+        columns[ROW_WEIGHT].numpy()[: self.filled] = 1.0  # by NumPy: torch would wake its threads for it
         for column in columns.values():
-            column.numpy()[self.filled :] = 0
+            column.numpy()[self.filled : batches * self.batch_size] = 0
         self._begin()
         each = zip(*(column.split(self.batch_size)[:batches] for column in columns.values()), strict=True)
         return [dict(zip(columns, batch, strict=True)) for batch in each]
