@@ -68,7 +68,7 @@ EXTRAS = {
     "lint": LINT,
 }
 
-# Where they cannot be compiled, the set-up says so and goes on: scoring then uses NumPy.
+# Where they cannot be compiled, the set-up says so and goes on: NumPy then does the same, slower.
 KERNELS = Extension(
     "recsys_spark.native._kernels",
     [

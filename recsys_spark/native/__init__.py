@@ -60,8 +60,9 @@ def als_library() -> ctypes.CDLL | None:
 
 
 def rows_library() -> ctypes.CDLL | None:
-    """The library, for ``rows.cpp``, which any processor can run."""
-    return kernels()
+    """The library, if it is not an older one without ``rows.cpp``, which any processor can run."""
+    library = kernels()
+    return library if hasattr(library, "gather_rows") else None
 
 
 def arguments(*values: NDArray[Any] | int | float | Sequence[NDArray[Any]] | None) -> list[Any]:

@@ -30,11 +30,6 @@ class Layout:
         First byte of each column.
     bytes : int
         Of the block.
-
-    Raises
-    ------
-    RecsysError
-        A column holds something else.
     """
 
     def __init__(self, kinds: Mapping[str, np.dtype[np.generic]], rows: int) -> None:
@@ -47,7 +42,7 @@ class Layout:
             for place, name in enumerate(names):
                 self.offsets[name] = start + place * rows * kind.itemsize
             stop = start + len(names) * rows * kind.itemsize
-            self._groups.append((start, stop, _torch_type(names[0], kind), names))
+            self._groups.append((start, stop, _torch_type(kind), names))
             self.bytes = -(-stop // _ALIGNED) * _ALIGNED
 
     def places(self, names: Sequence[str]) -> NDArray[np.int64]:
@@ -67,12 +62,25 @@ class Layout:
         return found
 
 
-def _torch_type(name: str, kind: np.dtype[np.generic]) -> torch.dtype:
-    if kind.kind not in "biuf":
-        raise RecsysError(
-            f"column '{name}' holds {kind} values, not numbers",
-            "the examples that are streamed",
-            "Ask for numeric columns, or run featurize again with --force if the files were changed.",
-        )
+def kinds_of(columns: Mapping[str, NDArray[np.generic]]) -> dict[str, np.dtype[np.generic]]:
+    """Type of each column, [rows] each.
+
+    Raises
+    ------
+    RecsysError
+        A column holds something else than a number or a truth value a row.
+    """
+    for name, values in columns.items():
+        if values.ndim != 1 or values.dtype.kind not in "biuf":
+            what = f"{values.dtype} values" if values.ndim == 1 else "lists"
+            raise RecsysError(
+                f"column '{name}' holds {what}, not numbers",
+                "the examples that are streamed",
+                "Ask for numeric columns, or run featurize again with --force if the files were changed.",
+            )
+    return {name: values.dtype for name, values in columns.items()}
+
+
+def _torch_type(kind: np.dtype[np.generic]) -> torch.dtype:
     sample: NDArray[np.generic] = np.empty(0, kind)
     return torch.from_numpy(sample).dtype

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from recsys_spark.errors import RecsysError
-from recsys_spark.streaming.batch import Layout
+from recsys_spark.streaming.batch import Layout, kinds_of
 from recsys_spark.streaming.prefetch import read_ahead
 from recsys_spark.streaming.sample import Sample
 from recsys_spark.streaming.window import RUN, Columns, Window, rows_of
@@ -206,7 +206,7 @@ class ExampleStream:
                 "Files were changed or lost; run featurize again with --force.",
             )
         if run is None and self.shard.steps:
-            kinds = {name: values.dtype for name, values in sample_rows(self.shard.types, self.columns).items()}
+            kinds = kinds_of(sample_rows(self.shard.types, self.columns))
             run = _Run(kinds, self.batch_size, at_once, self.pinned)
         while run is not None and step < self.shard.steps:
             count = min(at_once, self.shard.steps - step)
@@ -245,9 +245,25 @@ class ExampleStream:
                 now = later
 
     def _read_all(self, urls: list[str]) -> Generator[Columns, None, None]:
-        """Columns of each file in turn, of the rows that are to be given."""
+        """Columns of each file in turn, of the rows that are to be given.
+
+        Raises
+        ------
+        RecsysError
+            A file's columns are not numbers, or of other types than those of the files before: of one with nulls, say.
+        """
+        kinds: dict[str, np.dtype[np.generic]] = {}
         with closing(_read_all(urls, self.columns)) as groups:
             for group in groups:
+                found = kinds_of(group)
+                other = [name for name, kind in kinds.items() if found[name] != kind]
+                if other:
+                    raise RecsysError(
+                        f"column '{other[0]}' is {kinds[other[0]]} in some files and {found[other[0]]} in others",
+                        f"examples of rank {self.rank}",
+                        "Files were changed, or one has nulls; run featurize again with --force.",
+                    )
+                kinds = found
                 some = group if self.sample is None else self.sample.take(group)
                 if rows_of(some):
                     yield some

@@ -46,14 +46,24 @@ class Window:
         self._library = rows_library()
 
     def kinds(self) -> dict[str, np.dtype[np.generic]]:
-        """Type of each column, which is the first part's."""
+        """Type of each column."""
         return {name: self.parts[0][name].dtype for name in self.names}
 
     def add(self, part: Columns) -> None:
-        """Put rows behind the others; they are not copied."""
-        kinds = self.kinds() if self.parts else {name: part[name].dtype for name in self.names}
-        self.parts.append({name: np.ascontiguousarray(part[name], kinds[name]) for name in self.names})
-        self.rows += rows_of(part)
+        """Put rows behind the others; they are not copied.
+
+        Raises
+        ------
+        ValueError
+            A column is not one number a row, or not of the first part's type: it would be read as something else.
+        """
+        added = {name: np.ascontiguousarray(part[name]) for name in self.names}
+        for name, values in added.items():
+            kind = self.parts[0][name].dtype if self.parts else values.dtype
+            if values.ndim != 1 or values.dtype != kind:
+                raise ValueError(f"column '{name}' is {values.dtype} {list(values.shape)}, not {kind} [rows]")
+        self.parts.append(added)
+        self.rows += rows_of(added)
 
     def as_they_lie(self) -> None:
         """Let the rows be taken in their order."""
@@ -75,7 +85,7 @@ class Window:
         self._arrange(np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1), generator)
 
     def take(self, start: int, rows: int, layout: Layout, block: Tensor, at: int) -> None:
-        """Copy rows of the order, from ``start`` on, into a batch, from its row ``at`` on."""
+        """Copy rows of the order, from ``start`` on, into a block of the window's types, from its row ``at`` on."""
         run = int(self._ends.searchsorted(start, side="right"))
         skip = start - int(self._ends[run] - self._length[run])
         if self._library is None:

@@ -201,7 +201,7 @@ def arithmetic(plan: dict[str, Any], users: int) -> dict[str, float]:
         "user rows and state": users * DIM * 4 * of_row,
         "item rows and state": plan["items"] * (DIM + 1) * 4 * of_row,
         "place of each user, user of each row": plan["users"] * 4 + users * 4,
-        "examples being shuffled, three windows": 3 * 8 * ROWS_OF_A_FILE * 20,
+        "examples being shuffled, and batches": 3 * 8 * ROWS_OF_A_FILE * 20,
         "popularity, draws and places of items": plan["items"] * (8 + 4 + 8 + 4 + 4 + 8 + 1 + 8),
     }
     return {name: size / 2**20 for name, size in parts.items()}

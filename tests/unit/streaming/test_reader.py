@@ -292,11 +292,23 @@ def test_memory_is_flat_over_epochs(tmp_path: Path) -> None:
     assert np.median(used[-5:]) - np.median(used[3:8]) < 12.0, used
 
 
-def test_a_column_that_holds_no_numbers_is_told(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"row": [1, 2], "name": ["a", "b"]}), tmp_path / "part-0.parquet")
+@pytest.mark.parametrize(("values", "what"), [(["a", "b"], "<U1 values"), ([[1.0, 2.0], [3.0, 4.0]], "lists")])
+def test_a_column_that_holds_no_numbers_is_told(tmp_path: Path, values: list[object], what: str) -> None:
+    pq.write_table(pa.table({"row": [1, 2], "name": values}), tmp_path / "part-0.parquet")
     (shard,) = shards([((tmp_path / "part-0.parquet").as_uri(), 2)], 1, BATCH)
-    with pytest.raises(RecsysError, match=r"column 'name' holds .* values, not numbers"):
+    with pytest.raises(RecsysError, match=f"column 'name' holds {what}, not numbers"):
         list(ExampleStream(shard, ["row", "name"], BATCH, 1).epoch(0))
+
+
+@pytest.mark.parametrize("window", [1, 8])
+@pytest.mark.parametrize("other", [pa.array([1, None, 3], pa.int32()), pa.array([1, 2, 3], pa.int64())])
+def test_a_file_of_another_type_is_told(tmp_path: Path, window: int, other: pa.Array) -> None:
+    """Its numbers would be read as others: whether it comes in the same window or in a later one."""
+    for number, row in enumerate([pa.array([7, 8, 9], pa.int32()), other]):
+        pq.write_table(pa.table({"row": row}), tmp_path / f"part-{number}.parquet")
+    (shard,) = shards([((tmp_path / f"part-{number}.parquet").as_uri(), 3) for number in range(2)], 1, BATCH)
+    with pytest.raises(RecsysError, match=r"column 'row' is .* in some files and .* in others"):
+        list(ExampleStream(shard, ["row"], BATCH, 1, window=window).epoch(0))
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 16])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from recsys_spark.native import rows_library
 from recsys_spark.streaming import window as module
@@ -108,13 +109,13 @@ def test_files_are_not_copied_and_batches_are_copies() -> None:
     assert found.tolist() == list(range(100))
 
 
-def test_later_files_take_the_first_ones_types() -> None:
+@pytest.mark.parametrize("other", [np.arange(3.0), np.arange(3), np.zeros((3, 4), np.int32)])
+def test_what_would_be_read_as_something_else_is_refused(other: NDArray[np.generic]) -> None:
     made = Window(["row"])
     made.add({"row": np.arange(3, dtype=np.int32)})
-    made.add({"row": np.arange(3.0)[::-1]})
-    made.as_they_lie()
-    found = taken(made, 4)["row"]
-    assert (found.dtype, found.tolist()) == (np.int32, [0, 1, 2, 2, 1, 0])
+    with pytest.raises(ValueError, match="not int32"):
+        made.add({"row": other})
+    assert made.rows == 3
 
 
 @both_ways
