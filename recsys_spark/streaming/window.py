@@ -60,8 +60,9 @@ class Window:
         added = {name: np.ascontiguousarray(part[name]) for name in self.names}
         for name, values in added.items():
             kind = self.parts[0][name].dtype if self.parts else values.dtype
-            if values.ndim != 1 or values.dtype != kind:
-                raise ValueError(f"column '{name}' is {values.dtype} {list(values.shape)}, not {kind} [rows]")
+            if values.shape != (rows_of(added),) or values.dtype != kind:
+                shape = [rows_of(added)]
+                raise ValueError(f"column '{name}' is {values.dtype} {list(values.shape)}, not {kind} {shape}")
         self.parts.append(added)
         self.rows += rows_of(added)
 

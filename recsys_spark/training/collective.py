@@ -98,8 +98,7 @@ class HorovodWorld:
     def sum(self, values: Tensor, name: str = "figures") -> Tensor:
         """Allreduce."""
         self._count(name, 2 * values.nbytes * (self.size - 1) // self.size)
-        reduced: Tensor = self._hvd.allreduce(values, op=self._hvd.Sum, name=name)
-        return reduced
+        return self._wait(self._hvd.allreduce_async(values, op=self._hvd.Sum, name=name))
 
     def sum_sparse(self, gradients: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
         """Allgather the rows that each rank touched, in one message, and add them up in the order of ranks.

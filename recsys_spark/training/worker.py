@@ -54,7 +54,8 @@ def main(root: str, job_file: str) -> int:
     job = storage.read_json(job_file)
     collective: Collective | None = None
     try:
-        bind(job["threads"])
+        if job["launcher"] != "local":
+            bind(job["threads"])
         collective = connect(job["launcher"])
         _train(job, storage, collective)
     except Exception as error:

@@ -109,12 +109,13 @@ def test_files_are_not_copied_and_batches_are_copies() -> None:
     assert found.tolist() == list(range(100))
 
 
-@pytest.mark.parametrize("other", [np.arange(3.0), np.arange(3), np.zeros((3, 4), np.int32)])
+@pytest.mark.parametrize("other", [np.arange(3.0), np.arange(3), np.zeros((3, 4), "i4"), np.zeros(2, "i4")])
 def test_what_would_be_read_as_something_else_is_refused(other: NDArray[np.generic]) -> None:
-    made = Window(["row"])
-    made.add({"row": np.arange(3, dtype=np.int32)})
-    with pytest.raises(ValueError, match="not int32"):
-        made.add({"row": other})
+    made = Window(["row", "other"])
+    good = np.arange(3, dtype=np.int32)
+    made.add({"row": good, "other": good})
+    with pytest.raises(ValueError, match=r"column 'other' is .*, not int32"):
+        made.add({"row": good, "other": other})
     assert made.rows == 3
 
 
