@@ -16,8 +16,10 @@ from recsys_spark.training.rows import (
     LazyAdam,
     RowwiseAdagrad,
     coalesce,
+    distinct,
     row_optimizer,
     state_of,
+    sum_of_rows,
     take_state,
 )
 
@@ -199,3 +201,31 @@ def test_coalescing_is_torchs(seed: int, touched: int) -> None:
     assert torch.equal(ours.indices(), theirs.indices())
     torch.testing.assert_close(ours.values(), theirs.values())
     assert coalesce(ours) is ours
+
+
+@given(st.integers(0, 60), st.integers(1, 400), st.integers(0, 9))
+def test_distinct_rows_are_those_that_sorting_finds(count: int, size: int, seed: int) -> None:
+    """By marking and by sorting: tables both smaller and much larger than what is given."""
+    rows = torch.randint(size, (count,), generator=torch.Generator().manual_seed(seed))
+    for found, expected in zip(distinct(rows, size), torch.unique(rows, return_inverse=True), strict=True):
+        assert torch.equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("rows", [[], [0], [1, 4, 8], [8, 4, 1], [4, 4, 1]])
+def test_rows_in_order_are_kept_and_others_summed(rows: list[int]) -> None:
+    values = torch.arange(float(len(rows) * DIM)).view(-1, DIM)
+    gradient = torch.sparse_coo_tensor(torch.tensor([rows], dtype=torch.int64), values, (ROWS, DIM))
+    assert torch.equal(coalesce(gradient).to_dense(), gradient.to_dense())
+    assert coalesce(gradient).indices()[0].tolist() == sorted(set(rows))
+
+
+def test_rows_of_several_ranks_are_added_up() -> None:
+    rows = [torch.tensor([1, 5]), torch.tensor([], dtype=torch.int64), torch.tensor([0, 5, 8])]
+    values = [torch.rand(len(each), DIM) for each in rows]
+    expected = torch.zeros(ROWS, DIM)
+    for where, theirs in zip(rows, values, strict=True):
+        expected[where] += theirs
+    found = sum_of_rows(rows, values, torch.Size([ROWS, DIM]))
+    assert found.indices()[0].tolist() == [0, 1, 5, 8]
+    assert torch.equal(found.to_dense(), expected)
