@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recsys_spark.models.products import TOGETHER, add_product_of_columns, product
+
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
-_BUFFER = 1 << 20  # scores at a time: 4 MiB, which stay in a processor's cache
+_BUFFER = 1 << 21  # scores at a time: 8 MiB, which stay in a processor's cache
 _BUFFER_OF_A_GPU = 1 << 26  # 256 MiB: fewer, larger kernels
 
 # scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
@@ -129,8 +131,8 @@ class _Products:
     def __init__(self, user: Tensor, item: Tensor, bias: Tensor) -> None:
         self.user, self.item, self.bias = user, item, bias
         scores_at_once = _BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU
-        self.rows = max(1, min(len(user), scores_at_once // max(1, len(item))))
-        self.buffer = item.new_empty(self.rows, len(item))
+        rows = scores_at_once // max(1, len(item))
+        self.rows = max(1, rows // TOGETHER * TOGETHER or rows)
         self.of_user, self.of_item, self.of_bias = (
             torch.empty_like(user),
             torch.zeros_like(item),
@@ -138,11 +140,11 @@ class _Products:
         )
 
     def score(self, start: int, stop: int) -> Tensor:
-        return torch.addmm(self.bias, self.user[start:stop], self.item.T, out=self.buffer[: stop - start])
+        return product(self.user[start:stop], self.item, self.bias)
 
     def spread(self, start: int, stop: int, gradient: Tensor) -> None:
-        torch.mm(gradient, self.item, out=self.of_user[start:stop])
-        self.of_item.addmm_(gradient.T, self.user[start:stop])
+        self.of_user[start:stop] = product(gradient, self.item.T)
+        add_product_of_columns(self.of_item, gradient, self.user[start:stop])
         self.of_bias += gradient.sum(0)
 
     def gradients(self) -> list[Tensor]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_spark.models.blocks import Rivals, Walk
+from recsys_spark.models.products import Layers, Linear
 
 _BUFFER = 1 << 19  # numbers of a hidden layer at a time: 2 MiB
 
@@ -96,12 +97,12 @@ class NeuMF(nn.Module):
         self.user_mlp = nn.Embedding(spec.users, spec.mlp_dim, sparse=True)
         self.item_mlp = nn.Embedding(spec.items, spec.mlp_dim, sparse=sparse_items)
         self.bias = nn.Embedding(spec.items, 1, sparse=sparse_items)
-        self.first_user = nn.Linear(spec.mlp_dim, spec.hidden[0], bias=False)
-        self.first_item = nn.Linear(spec.mlp_dim, spec.hidden[0])
+        self.first_user = Linear(spec.mlp_dim, spec.hidden[0], bias=False)
+        self.first_item = Linear(spec.mlp_dim, spec.hidden[0])
         layers: list[nn.Module] = [nn.ReLU(), nn.Dropout(spec.dropout)]
         for width, following in pairwise(spec.hidden):
-            layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(spec.dropout)]
-        self.upper = nn.Sequential(*layers)
+            layers += [Linear(width, following), nn.ReLU(), nn.Dropout(spec.dropout)]
+        self.upper = Layers(*layers)
         self.last_gmf = nn.Parameter(torch.ones(spec.dim))
         self.last_mlp = nn.Parameter(torch.empty(spec.hidden[-1]))
         self._begin(init_std)

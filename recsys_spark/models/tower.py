@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from recsys_spark.models.products import Layers, Linear
+
 
 class ItemTower(nn.Module):
     """Vectors of items.
@@ -48,9 +50,9 @@ class ItemTower(nn.Module):
         widths = [len(sizes) * dim + 2 * dense, *hidden]
         layers: list[nn.Module] = [nn.Dropout(dropout)]
         for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.ReLU()]
-        self.last = nn.Linear(widths[-1], out)
-        self.layers = nn.Sequential(*layers, self.last)
+            layers += [Linear(width, following), nn.ReLU()]
+        self.last = Linear(widths[-1], out)
+        self.layers = Layers(*layers, self.last)
 
     def forward(self, codes: list[Tensor], weights: list[Tensor | None], values: Tensor | None = None) -> Tensor:
         """Vectors of a batch, float32 [B, D].

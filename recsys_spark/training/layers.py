@@ -23,7 +23,7 @@ class LayerUpdates:
 
     def __init__(self, parameters: list[nn.Parameter], weight_decay: float, collective: Collective) -> None:
         self.parameters, self.collective = parameters, collective
-        self.adam = torch.optim.AdamW(parameters, weight_decay=weight_decay)
+        self.adam = torch.optim.AdamW(parameters, weight_decay=weight_decay, fused=True)
         self._gathered: list[Tensor] = []
 
     def gather(self) -> None:

@@ -57,7 +57,7 @@ class TableUpdates:
         self.optimizers: list[RowOptimizer | Adam] = [
             row_optimizer(kind, table.weight, decay)
             if table.sparse or kind != "adam" or decay
-            else Adam([table.weight])
+            else Adam([table.weight], fused=True)
             for table in tables
         ]
         self._gathered: list[tuple[Tensor, Tensor] | None] = []

@@ -256,7 +256,7 @@ def fit_tower(
     network = ItemTower(
         known.sizes, 0 if dense is None else dense.shape[1], settings.dim, settings.hidden, width, settings.dropout
     )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=_DECAY)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=_DECAY, fused=True)
     importance = torch.ones(width)
     importance[-1] = width / 4  # the bias is one number of many, and moves an item against all others
 

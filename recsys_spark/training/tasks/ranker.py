@@ -218,4 +218,4 @@ def _adamw(model: DeepFM, settings: Ranker, lazy: bool) -> torch.optim.AdamW:
         groups = [{"params": embeddings, "weight_decay": settings.embedding_decay}, *groups]
     if model.spec.dense:
         groups.append({"params": [model.slope], "weight_decay": settings.deep_decay})
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recsys_spark.training import rows as rows_module
 from recsys_spark.training.rows import (
+    Distinct,
     GradientDescent,
     LazyAdam,
     RowwiseAdagrad,
@@ -229,3 +230,18 @@ def test_rows_of_several_ranks_are_added_up() -> None:
     found = sum_of_rows(rows, values, torch.Size([ROWS, DIM]))
     assert found.indices()[0].tolist() == [0, 1, 5, 8]
     assert torch.equal(found.to_dense(), expected)
+
+
+def test_rows_that_are_asked_for_again_are_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        asked.append(size)
+        return distinct(rows, size)
+
+    monkeypatch.setattr("recsys_spark.training.rows.distinct", counted)
+    find, rows = Distinct(), torch.tensor([4, 1, 4])
+    for ours, size in [(rows, 9), (rows.clone(), 9), (rows, 8), (torch.tensor([4, 1]), 8), (torch.tensor([4, 2]), 8)]:
+        found, expected = find(ours, size), distinct(ours, size)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert asked == [9, 8, 8, 8]
