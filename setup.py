@@ -77,9 +77,10 @@ KERNELS = Extension(
         "recsys_spark/native/coded_layers.cpp",
         "recsys_spark/native/als.cpp",
         "recsys_spark/native/rows.cpp",
+        "recsys_spark/native/updates.cpp",
     ],
     language="c++",
-    extra_compile_args=["-O3", "-std=c++17"],
+    extra_compile_args=["-O3", "-std=c++17", "-fno-math-errno"],  # square roots of vectors leave no error numbers
     optional=True,
 )
 

@@ -1,7 +1,7 @@
 """Compiled parts; each has a twin in Python, which serves where they cannot be built or run.
 
-Of ``top_k.cpp`` and ``rows.cpp`` the results are the same bits as the twin's; of ``layers.cpp`` and ``als.cpp`` they
-are equal but for rounding. ``coded_layers.cpp`` only rules out what need not be computed.
+Of ``top_k.cpp`` and ``rows.cpp`` the results are the same bits as the twin's; of ``layers.cpp``, ``als.cpp`` and
+``updates.cpp`` they are equal but for rounding. ``coded_layers.cpp`` only rules out what need not be computed.
 """
 
 from __future__ import annotations
@@ -63,6 +63,12 @@ def rows_library() -> ctypes.CDLL | None:
     """The library, if it is not an older one without ``rows.cpp``, which any processor can run."""
     library = kernels()
     return library if hasattr(library, "gather_rows") else None
+
+
+def updates_library() -> ctypes.CDLL | None:
+    """The library, if it is not an older one without ``updates.cpp``, which any processor can run."""
+    library = kernels()
+    return library if hasattr(library, "distinct_rows") else None
 
 
 def arguments(*values: NDArray[Any] | int | float | Sequence[NDArray[Any]] | None) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from recsys_spark.training.rows import Distinct, coalesce, sum_of_rows
+from recsys_spark.training.rows import coalesce, sum_of_rows
 
 _LOOK = 0.0002  # seconds between two looks whether a message is there
 
@@ -67,8 +67,7 @@ class Alone:
 
     def sum_sparse(self, gradients: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
         """Coalesce."""
-        find = Distinct()
-        return lambda: {name: coalesce(gradient, find) for name, gradient in gradients.items()}
+        return lambda: {name: coalesce(gradient) for name, gradient in gradients.items()}
 
     def broadcast(self, module: nn.Module) -> None:
         """Nobody else is there."""
@@ -107,8 +106,7 @@ class HorovodWorld:
         One message, since each costs a round of Horovod's coordination: milliseconds, whatever its length. It is of
         whole numbers: how many rows of each table, and then for each table their indexes and the bits of their values.
         """
-        find = Distinct()
-        mine = {name: coalesce(gradient, find) for name, gradient in gradients.items()}
+        mine = {name: coalesce(gradient) for name, gradient in gradients.items()}
         rows = {name: each.indices()[0].int() for name, each in mine.items()}
         counts = torch.tensor([len(each) for each in rows.values()], dtype=torch.int32)
         parts = [counts.to(next(iter(rows.values())).device)]
@@ -168,10 +166,8 @@ def _added_up(gathered: Tensor, shapes: dict[str, torch.Size], ranks: int) -> di
             start += count
             values[name].append(gathered[start : start + numbers].view(torch.float32).reshape(count, *shape[1:]))
             start += numbers
-    find = Distinct()
     return {
-        name: sum_of_rows([each.long() for each in rows[name]], values[name], shape, find)
-        for name, shape in shapes.items()
+        name: sum_of_rows([each.long() for each in rows[name]], values[name], shape) for name, shape in shapes.items()
     }
 
 

@@ -3,21 +3,28 @@
 A dense step reads and writes the whole table and its moments, however few rows a batch uses. Here a step costs what the
 touched rows cost. All state but the number of steps lies by row of the table, so that a part of the rows can be stored,
 moved and taken back together with its part of the state.
+
+In a processor's memory the walks over rows are compiled (``native/updates.cpp``); the operations of torch that are here
+too are for other devices, and where nothing could be compiled.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys_spark.native import arguments, updates_library
+
 Kind = Literal["adam", "rowwise_adagrad", "sgd"]
-Find = Callable[[Tensor, int], tuple[Tensor, Tensor]]  # ``distinct``
 
 _AT_ONCE = 1 << 15  # numbers of a part of the rows: 128 KiB
+_NO_MEMORY = 2  # as ``native/updates.cpp`` tells
 _SPARSE = 4  # times as many rows as are given, from which on to sort those is faster than to go through all
 
 
@@ -49,8 +56,12 @@ class LazyAdam:
         self.steps += 1
         first, second = self.betas
         size = learning_rate * math.sqrt(1.0 - second**self.steps) / (1.0 - first**self.steps)
+        shrink = learning_rate * self.decay
+        scalars = [1.0 - first, 1.0 - second, self.epsilon, size, 1.0 - shrink]
+        if _compiled("lazy_adam", rows, gradient, [self.weight, *self.by_row.values()], scalars):
+            return
         for some, part in _parts(rows, gradient):
-            self._step(some, part, size, learning_rate * self.decay)
+            self._step(some, part, size, shrink)
 
     def _step(self, rows: Tensor, gradient: Tensor, size: float, shrink: float) -> None:
         first, second = self.betas
@@ -85,11 +96,15 @@ class RowwiseAdagrad:
     def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         """Update rows, int64 [R] each once, by their gradient, float32 [R, D]."""
         self.steps += 1
+        shrink = learning_rate * self.decay
+        scalars = [self.epsilon, learning_rate, 1.0 - shrink]
+        if _compiled("rowwise_adagrad", rows, gradient, [self.weight, self.by_row["sum"]], scalars):
+            return
         for some, part in _parts(rows, gradient):
             total = self.by_row["sum"].index_select(0, some) + part.square().mean(1)
             self.by_row["sum"].index_copy_(0, some, total)
             size = learning_rate / (total.sqrt_() + self.epsilon)
-            _move(self.weight, some, part * -size.unsqueeze(1), learning_rate * self.decay)
+            _move(self.weight, some, part * -size.unsqueeze(1), shrink)
 
 
 class GradientDescent:
@@ -111,8 +126,11 @@ class GradientDescent:
     def step(self, rows: Tensor, gradient: Tensor, learning_rate: float) -> None:
         """Update rows, int64 [R] each once, by their gradient, float32 [R, D]."""
         self.steps += 1
+        shrink = learning_rate * self.decay
+        if _compiled("gradient_descent", rows, gradient, [self.weight], [learning_rate, 1.0 - shrink]):
+            return
         for some, part in _parts(rows, gradient):
-            _move(self.weight, some, part * -learning_rate, learning_rate * self.decay)
+            _move(self.weight, some, part * -learning_rate, shrink)
 
 
 RowOptimizer = LazyAdam | RowwiseAdagrad | GradientDescent
@@ -140,11 +158,27 @@ def take_state(optimizer: RowOptimizer, state: dict[str, Any]) -> None:
         tensor.copy_(state[name])
 
 
-def distinct(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Rows of a table of ``size``, each once and in order, and the place of each given one among them.
+def distinct(rows: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rows of a table, each once and in order, and the place of each given one among them.
 
-    As ``torch.unique``, which sorts: several times slower than to mark the rows of a table that is not much larger.
+    ``size`` is that of the table; None for one as large as the last row needs.
+
+    As ``torch.unique``, which sorts: several times slower than to mark the rows.
+
+    Raises
+    ------
+    IndexError
+        A row is not in the table.
     """
+    if size is None:
+        size = int(rows.max()) + 1 if len(rows) else 0
+    library, rows = updates_library(), rows.contiguous()
+    if library is not None and not rows.is_cuda:
+        touched, place = torch.empty_like(rows), torch.empty_like(rows)
+        count = np.zeros(1, np.int64)
+        numbers = arguments(rows.numpy(), len(rows), size, *_numpy([touched, place]), count)
+        _succeeded(library.distinct_rows(*numbers), size)
+        return touched[: int(count[0])], place
     if rows.is_cuda or size > _SPARSE * len(rows):
         found: tuple[Tensor, Tensor] = torch.unique(rows, return_inverse=True)
         return found
@@ -153,22 +187,7 @@ def distinct(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return marked.nonzero().squeeze(1), places.index_select(0, rows).long()
 
 
-class Distinct:
-    """``distinct``, which remembers its last answer: a model looks several tables up by the same rows."""
-
-    def __init__(self) -> None:
-        self._asked: tuple[Tensor, int] | None = None
-        self._found: tuple[Tensor, Tensor] | None = None
-
-    def __call__(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """See ``distinct``."""
-        same = self._asked is not None and self._asked[1] == size and torch.equal(self._asked[0], rows)
-        if self._found is None or not same:
-            self._asked, self._found = (rows, size), distinct(rows, size)
-        return self._found
-
-
-def coalesce(gradient: Tensor, find: Find = distinct) -> Tensor:
+def coalesce(gradient: Tensor) -> Tensor:
     """Sparse row gradient [N, D] with each touched row once, in order.
 
     1.4 to 2 times as fast as ``Tensor.coalesce``; values that need no sum are the gradient's own, not copies.
@@ -180,16 +199,58 @@ def coalesce(gradient: Tensor, find: Find = distinct) -> Tensor:
         return torch.sparse_coo_tensor(
             rows.unsqueeze(0), values, gradient.shape, check_invariants=False, is_coalesced=True
         )
-    return sum_of_rows([rows], [values], gradient.shape, find)
+    return sum_of_rows([rows], [values], gradient.shape)
 
 
-def sum_of_rows(rows: list[Tensor], values: list[Tensor], shape: torch.Size, find: Find = distinct) -> Tensor:
+def sum_of_rows(rows: list[Tensor], values: list[Tensor], shape: torch.Size) -> Tensor:
     """Coalesced sparse tensor out of rows, int64 [R], and their values [R, D], some of each, added up in this order."""
-    touched, place = find(torch.cat(rows), shape[0])
+    touched, place = distinct(torch.cat(rows), shape[0])
     sums = values[0].new_zeros(len(touched), *shape[1:])
     for where, theirs in zip(place.split([len(each) for each in rows]), values, strict=True):
-        sums.index_add_(0, where, theirs)
+        _add_rows(sums, where, theirs)
     return torch.sparse_coo_tensor(touched.unsqueeze(0), sums, shape, check_invariants=False, is_coalesced=True)
+
+
+def _compiled(name: str, rows: Tensor, gradient: Tensor, tables: list[Tensor], scalars: list[float]) -> bool:
+    """Update rows [R] of tables by their gradient [R, D] in one walk, if that can be done."""
+    library, gradient = updates_library(), gradient.contiguous()
+    if library is None or not _plain(rows, gradient, *tables):
+        return False
+    size = len(tables[0])
+    numbers = arguments(rows.numpy(), *gradient.shape, size, *_numpy([gradient, *tables]), *scalars)
+    _succeeded(getattr(library, name)(*numbers), size)
+    return True
+
+
+def _add_rows(sums: Tensor, place: Tensor, values: Tensor) -> None:
+    """``sums.index_add_(0, place, values)``, added up in this order."""
+    library, values = updates_library(), values.contiguous()
+    if library is None or not _plain(place, sums, values):
+        sums.index_add_(0, place, values)
+    else:
+        numbers = arguments(place.numpy(), len(place), values[:1].numel(), len(sums), *_numpy([values, sums]))
+        _succeeded(library.add_rows(*numbers), len(sums))
+
+
+def _plain(rows: Tensor, *numbers: Tensor) -> bool:
+    """Whether compiled walks may go over them: float32 in rows that lie together, in a processor's memory."""
+    return (
+        rows.device.type == "cpu"
+        and rows.dtype == torch.int64
+        and rows.is_contiguous()
+        and all(each.device.type == "cpu" and each.dtype == torch.float32 and each.is_contiguous() for each in numbers)
+    )
+
+
+def _succeeded(code: int, size: int) -> None:
+    if code == _NO_MEMORY:
+        raise MemoryError
+    if code:
+        raise IndexError(f"a row is not one of the table's {size}")
+
+
+def _numpy(tensors: list[Tensor]) -> list[NDArray[Any]]:
+    return [each.numpy() for each in tensors]
 
 
 def _parts(rows: Tensor, gradient: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

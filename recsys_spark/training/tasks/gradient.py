@@ -17,6 +17,7 @@ from recsys_spark.models import blocks
 from recsys_spark.streaming.reader import ROW_WEIGHT
 from recsys_spark.training.collective import Collective
 from recsys_spark.training.optim import TableUpdates
+from recsys_spark.training.rows import distinct
 from recsys_spark.training.schedule import rate
 from recsys_spark.training.tasks.negatives import Drawn, Negatives
 from recsys_spark.training.tasks.ranking import Validation
@@ -125,7 +126,7 @@ class GradientSnapshot(Snapshot):
         self.model.train()
         settings, ranks = self.settings, self.collective.size
         positives = batch[c.ITEM_INDEX].long()
-        indexes, owner = torch.unique(batch[c.USER_INDEX].long(), return_inverse=True)
+        indexes, owner = distinct(batch[c.USER_INDEX].long())
         users, weight = self.rows.of_users(indexes), pair_weights(batch, self.now, settings.half_life_days)
         drawn = self.negatives.draw(positives)
         loss = self._loss(self.block(users, owner, positives, drawn, weight), drawn, weight)
@@ -178,7 +179,8 @@ def mean_squares(
         return torch.zeros(())
     often = owner.bincount(minlength=len(users)) / len(owner) * (1.0 + times)
     inside = drawn.place >= 0
-    outside, counts = torch.unique(positives[~inside], return_counts=True)
+    outside, place = distinct(positives[~inside])
+    counts = place.bincount(minlength=len(outside))
     shared = drawn.place[inside].bincount(minlength=len(drawn.items)) / len(owner)
     total = torch.zeros(())
     for user, of_items in tables:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from recsys_spark.training import rows as rows_module
 from recsys_spark.training.rows import (
-    Distinct,
     GradientDescent,
     LazyAdam,
     RowwiseAdagrad,
@@ -25,6 +25,17 @@ from recsys_spark.training.rows import (
 )
 
 ROWS, DIM = 9, 3
+
+
+@pytest.fixture(params=["compiled", "torch"], autouse=True, scope="module")
+def by(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run all tests by the compiled walks over rows, and by torch's operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(rows_module, "updates_library", lambda: None)
+        elif rows_module.updates_library() is None:
+            pytest.skip("nothing could be compiled here")
+        yield
 
 
 def gradients(seed: int, steps: int, touched: int = 4) -> list[Tensor]:
@@ -232,16 +243,40 @@ def test_rows_of_several_ranks_are_added_up() -> None:
     assert torch.equal(found.to_dense(), expected)
 
 
-def test_rows_that_are_asked_for_again_are_not_looked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+def test_equal_rows_are_added_in_their_order() -> None:
+    """So that the sum of a row is the same number in every run, whatever threads there are."""
+    rows, values = torch.tensor([3, 1, 3, 3, 1]), torch.tensor([[1e8], [1.0], [1.0], [-1e8], [2.0]])
+    found = sum_of_rows([rows], [values], torch.Size([ROWS, 1]))
+    expected = (torch.tensor(1e8) + 1.0) - 1e8  # not 1.0: the order shows
+    assert found.values()[:, 0].tolist() == [3.0, float(expected)]
 
-    def counted(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        asked.append(size)
-        return distinct(rows, size)
 
-    monkeypatch.setattr("recsys_spark.training.rows.distinct", counted)
-    find, rows = Distinct(), torch.tensor([4, 1, 4])
-    for ours, size in [(rows, 9), (rows.clone(), 9), (rows, 8), (torch.tensor([4, 1]), 8), (torch.tensor([4, 2]), 8)]:
-        found, expected = find(ours, size), distinct(ours, size)
-        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    assert asked == [9, 8, 8, 8]
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
+@pytest.mark.parametrize("dim", [1, 15, 64, 70])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_compiled_updates_are_torchs(kind: str, dim: int, decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than are asked for ahead, and lengths with and without a rest of a register."""
+    draw = torch.Generator().manual_seed(dim)
+    first = torch.randn(50, dim, generator=draw)
+    steps = [(torch.randperm(50, generator=draw)[:40], torch.randn(40, dim, generator=draw)) for _ in range(5)]
+    found = []
+    for library in (rows_module.updates_library(), None):
+        monkeypatch.setattr(rows_module, "updates_library", lambda library=library: library)
+        optimizer = row_optimizer(kind, first.clone(), decay)  # type: ignore[arg-type]
+        for rows, gradient in steps:
+            optimizer.step(rows, gradient, 0.1)
+        found.append({**state_of(optimizer), "weight": optimizer.weight})
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=2e-6, atol=2e-6)
+
+
+def test_rows_that_a_table_has_not_are_refused() -> None:
+    """Nothing is written beside the table."""
+    for kind in ("adam", "rowwise_adagrad", "sgd"):
+        weight = torch.zeros(ROWS, DIM)
+        for row in (ROWS, -1):
+            with pytest.raises(IndexError):
+                row_optimizer(kind, weight).step(torch.tensor([1, row]), torch.ones(2, DIM), 0.1)  # type: ignore[arg-type]
+    for row in (ROWS, -1):
+        with pytest.raises(IndexError):
+            distinct(torch.tensor([1, row, 1, 1]), ROWS)
