@@ -26,6 +26,8 @@ from recsys_spark.models.products import TOGETHER, add_product_of_columns, produ
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
 _BUFFER = 1 << 21  # scores at a time: 8 MiB, which stay in a processor's cache
 _BUFFER_OF_A_GPU = 1 << 26  # 256 MiB: fewer, larger kernels
+_MANY = 512  # users from which on to fill up the items costs next to nothing
+_ITEMS_TOGETHER = 64
 
 # scores [u, K] of some users, which become their gradients but for what the pairs pull; the pairs' own score [b],
 # weight [b], owner [b] (row of the scores) and place [b]; gives the loss, and the gradients of the pairs' scores [b]
@@ -41,7 +43,7 @@ class Walk(Protocol):
         """Scores of users ``start`` to ``stop`` with the K shared items, float32 [u, K]; they may be overwritten."""
 
     def spread(self, start: int, stop: int, gradient: Tensor) -> None:
-        """Add up what the gradients [u, K] of the scores that were given last do to the inputs."""
+        """Add up what the gradients [u, K], in the place of the scores that were given last, do to the inputs."""
 
     def gradients(self) -> list[Tensor]:
         """Gradient of each of the block's inputs."""
@@ -126,12 +128,18 @@ class Block(Rivals):
 
 
 class _Products:
-    """See ``Walk``; all in one buffer."""
+    """See ``Walk``.
+
+    Sampled items are K anew in each batch; filled up with some that count nothing, there are few shapes of products.
+    """
 
     def __init__(self, user: Tensor, item: Tensor, bias: Tensor) -> None:
+        self.items = len(item)
+        if len(user) >= _MANY:
+            more = -len(item) % _ITEMS_TOGETHER
+            item, bias = functional.pad(item, (0, 0, 0, more)), functional.pad(bias, (0, more))
         self.user, self.item, self.bias = user, item, bias
-        scores_at_once = _BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU
-        rows = scores_at_once // max(1, len(item))
+        rows = (_BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU) // max(1, len(item))
         self.rows = max(1, rows // TOGETHER * TOGETHER or rows)
         self.of_user, self.of_item, self.of_bias = (
             torch.empty_like(user),
@@ -140,15 +148,19 @@ class _Products:
         )
 
     def score(self, start: int, stop: int) -> Tensor:
-        return product(self.user[start:stop], self.item, self.bias)
+        self.scores = product(self.user[start:stop], self.item, self.bias)
+        return self.scores[:, : self.items]
 
     def spread(self, start: int, stop: int, gradient: Tensor) -> None:
+        if self.items < len(self.item):  # the gradient lies where the scores did, with the others beside it
+            gradient = self.scores
+            gradient[:, self.items :] = 0.0
         self.of_user[start:stop] = product(gradient, self.item.T)
         add_product_of_columns(self.of_item, gradient, self.user[start:stop])
         self.of_bias += gradient.sum(0)
 
     def gradients(self) -> list[Tensor]:
-        return [self.of_user, self.of_item, self.of_bias]
+        return [self.of_user, self.of_item[: self.items], self.of_bias[: self.items]]
 
 
 def softmax(block: Rivals, expected: Tensor, weight: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ Torch gives float32 products to MKL, which leaves half of the vector width unuse
 oneDNN, which torch brings along as well, chooses by what the processor can do: 2.2 times as fast on AMD's Zen 5
 (``tests/benchmarks/README.md``). Small products, other types, other devices and a torch without oneDNN go torch's way.
 
+oneDNN writes code for each shape, which takes as long as a product and 0.3 to 1.4 MB that it keeps. So it is given rows
+by the 256, of which there are few shapes, and the rest is filled up with zeros, or left to torch.
+
 Shape legend: B rows, I inputs, O outputs.
 """
 
@@ -18,7 +21,8 @@ from torch.nn import functional
 _LEAST_WORK = 1 << 21  # multiplications; below, a call costs more than it saves
 _LEAST_OUTPUTS = 8  # a product with fewer is bound by memory
 _LEAST_SUMMED = 256  # rows that a gradient of weights is summed over; below, adding it up is most of the work
-TOGETHER = 16  # a product of columns is faster where the rows are a multiple of it (see ``_as_images``)
+_IMAGES = 16  # see ``_as_images``
+TOGETHER = 256  # rows of a shape are a multiple of it; where there are fewer, of 16
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,10 +39,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     -------
     float32 [B, O]
     """
-    if _pays(left, right):
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
-        return found
-    return functional.linear(left, right, bias)
+    return _product(left, right, bias, False) if _pays(left, right) else functional.linear(left, right, bias)
 
 
 def add_product_of_columns(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -60,15 +61,15 @@ def product_of_columns(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, [B, O] and [B, I] to [O, I], without a gradient."""
     if not _pays(left.T, right.T):
         return left.T @ right
-    if len(left) % TOGETHER:
-        return product(right.T, left.T).T
+    whole = len(left) - _rest(len(left))
     # a layer is a convolution of images of one pixel's height by one pixel, whose gradient is summed without a copy
-    outputs, inputs = _as_images(left), _as_images(right)
+    outputs, inputs = _as_images(left[:whole]), _as_images(right[:whole])
     kernel = left.new_empty(1).expand(left.shape[1], right.shape[1], 1, 1)  # only its shape counts
     _, found, _ = torch.ops.aten.convolution_backward(
         outputs, inputs, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
     )
-    return found.view(left.shape[1], right.shape[1])
+    found = found.view(left.shape[1], right.shape[1])
+    return found if whole == len(left) else found.addmm_(left[whole:].T, right[whole:])
 
 
 class Linear(nn.Linear):
@@ -104,7 +105,7 @@ class Layers(nn.Sequential):
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "relu" if relu else "none", [], "")
+        found = _product(rows, weight, bias, relu)
         ctx.save_for_backward(rows, weight, *([found] if relu else []))
         ctx.has_bias = bias is not None
         return found
@@ -124,12 +125,38 @@ class _Linear(torch.autograd.Function):
         )
 
 
+def _product(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """By oneDNN; a ReLU costs nothing there."""
+    rows, rest = len(left), _rest(len(left))
+    if not rest:
+        return _by_onednn(left, right, bias, relu)
+    if left.shape[1] < len(right):  # less to copy than what comes out
+        more = _multiple_of(rows) - rest
+        return _by_onednn(functional.pad(left, (0, 0, 0, more)), right, bias, relu)[:rows]
+    some = functional.linear(left[rows - rest :], right, bias)
+    return torch.cat([_by_onednn(left[: rows - rest], right, bias, relu), some.relu_() if relu else some])
+
+
+def _by_onednn(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "relu" if relu else "none", [], "")
+    return found
+
+
+def _rest(rows: int) -> int:
+    """Rows that are more than a multiple of what oneDNN is given."""
+    return rows % _multiple_of(rows)
+
+
+def _multiple_of(rows: int) -> int:
+    return TOGETHER if rows >= TOGETHER else _IMAGES
+
+
 def _as_images(rows: Tensor) -> Tensor:
     """Rows [B, C] as images [16, C, B / 16, 1] whose channels lie together.
 
     From 16 images on, torch gives a convolution to oneDNN with one thread too.
     """
-    return rows.view(TOGETHER, len(rows) // TOGETHER, 1, rows.shape[1]).permute(0, 3, 1, 2)
+    return rows.reshape(_IMAGES, len(rows) // _IMAGES, 1, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _pays(left: Tensor, right: Tensor) -> bool:
@@ -137,6 +164,7 @@ def _pays(left: Tensor, right: Tensor) -> bool:
     return (
         left.device.type == "cpu"
         and left.dtype == right.dtype == torch.float32
+        and min(len(left), left.shape[1]) >= _IMAGES
         and len(right) >= _LEAST_OUTPUTS
         and left.numel() * len(right) >= _LEAST_WORK
         and not torch.is_autocast_enabled("cpu")

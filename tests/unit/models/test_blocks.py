@@ -72,16 +72,10 @@ CASES: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[float
 }
 
 
-@pytest.mark.parametrize("buffer", [1, 25, 1 << 20])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", CASES)
-def test_loss_and_gradients_are_those_of_the_plain_loss(
-    name: str, seed: int, buffer: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "_BUFFER", buffer)
+def compare(name: str, parts: dict[str, Tensor], tolerance: float) -> None:
+    """Loss and gradients beside those of the plain loss."""
     ours, plain, more = CASES[name]
-    parts = random_parts(seed)
-    other = torch.rand(len(parts["item"]), generator=torch.Generator().manual_seed(seed)) + 0.1
+    other = torch.rand(len(parts["item"]), generator=torch.Generator().manual_seed(9)) + 0.1
     gradients = []
     for loss in (lambda p: ours(block_of(p), other, p["weight"], *more), lambda p: plain(p, other)):
         mine = dict(parts)
@@ -91,7 +85,27 @@ def test_loss_and_gradients_are_those_of_the_plain_loss(
         (2.0 * value).backward()
         gradients.append([value.detach(), *[mine[key].grad for key in ("user", "item", "bias", "outside")]])
     for found, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("many", [1, 512])
+@pytest.mark.parametrize("buffer", [1, 25, 1 << 20])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_gradients_are_those_of_the_plain_loss(
+    name: str, seed: int, buffer: int, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_BUFFER", buffer)
+    monkeypatch.setattr(blocks, "_MANY", many)  # from so many users on, the items are filled up
+    compare(name, random_parts(seed), 2e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_large_products_give_the_plain_loss_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So large that oneDNN is asked: 700 users as 256, 256 and 188, 301 items filled up to 320."""
+    monkeypatch.setattr(blocks, "_BUFFER", 1 << 17)
+    parts = random_parts(3, users=700, items=301, pairs=900, dim=64)
+    compare(name, {**parts, "user": 0.1 * parts["user"]}, 1e-4)
 
 
 def test_a_user_whose_only_rival_is_his_own_item_has_no_loss_and_no_gradient() -> None:
