@@ -1,6 +1,8 @@
 """Two Horovod ranks with one core each beside one rank with one core, with the same rows a rank.
 
-`run` starts worlds of one and of two in turn; a rank is this module as a program: ``-m train.ranks SCALE WAY``.
+`run` starts worlds of one and of two in turn; a rank is this module as a program: ``-m train.ranks SCALE WAY``. What
+two cores of this machine can give is seen by two worlds of one at once, which share its memory and its power and
+nothing else.
 
 User-sharded matrix factorization: a rank holds the rows of its user buckets; gradients of items travel. Bytes sent are
 counted by the collective.
@@ -13,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +35,12 @@ USERS, ITEMS, BUCKETS = 500_000, 20_000, 64
 STEPS = {"small": 6, "full": 20}
 REPEATS = {"small": 3, "full": 5}
 MARK = "rank figures: "
+CORE = "BENCH_CORE"  # of a world of one, by its place among those there are
 
 
 def rank(scale: str, way: str) -> None:
     """Train on this rank's users; rank 0 prints the seconds of a step and what was sent."""
-    place = int(os.environ["HOROVOD_LOCAL_RANK"])
+    place = int(os.environ.get(CORE, os.environ["HOROVOD_LOCAL_RANK"]))
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place]})  # as ``cores.bind`` does for ranks that need all
     world = HorovodWorld()
     torch.set_num_threads(1)
@@ -64,19 +68,28 @@ def rank(scale: str, way: str) -> None:
         print(MARK + json.dumps(told), flush=True)
 
 
-def start(ranks: int, scale: str, way: str) -> dict[str, Any]:
+def start(ranks: int, scale: str, way: str, core: int | None = None) -> dict[str, Any]:
     """Figures of rank 0 of a world."""
     program = str(Path(sys.executable).with_name("horovodrun"))
     hosts = ["--gloo", "-np", str(ranks), "-H", f"localhost:{ranks}"]
     command = [program, *hosts, sys.executable, "-W", "ignore", "-m", "train.ranks", scale, way]
     here = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**launch.environment(Launch(threads=1)), "PYTHONPATH": here}
+    if core is not None:
+        environment[CORE] = str(core)
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     lines = [line.partition(MARK)[2] for line in done.stdout.splitlines() if MARK in line]
     if done.returncode or not lines:
         sys.exit(f"bench-train: {ranks} rank(s) ended with code {done.returncode}:\n{done.stdout}\n{done.stderr}")
     told: dict[str, Any] = json.loads(lines[-1])
     return told
+
+
+def apart(scale: str, way: str) -> float:
+    """Seconds a step of two worlds of one at once, the slower one's."""
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda core: start(1, scale, way, core), (0, 1)))
+    return max(float(each["seconds"]) for each in found)
 
 
 def run(scale: str) -> None:
@@ -88,6 +101,9 @@ def run(scale: str) -> None:
     for way in ("sparse", "dense"):
         pairs = [(start(1, scale, way), start(2, scale, way)) for _ in range(REPEATS[scale])]
         one, two = (float(np.median([each[place]["seconds"] for each in pairs])) for place in (0, 1))
+        if way == "sparse":
+            alone = one / float(np.median([apart(scale, way) for _ in range(REPEATS[scale])]))
+            print(f"  two worlds of one rank at once, which send nothing: {alone:.1%} of one by itself", flush=True)
         found[way], users = one / two, max(users, *(both["users"] for _, both in pairs))
         last = pairs[-1][1]
         print(
@@ -101,6 +117,7 @@ def run(scale: str) -> None:
             "two_rank_efficiency": round(found[best], 3),
             "two_rank_exchange": best,
             **{f"two_rank_efficiency_{way}": round(each, 3) for way, each in found.items()},
+            "two_ranks_apart": round(alone, 3),
             "user_row_bytes_sent": users,
         }
     )
