@@ -4,7 +4,7 @@ The shared items are the whole catalogue, or a sample of it. The scores of a use
 pairs, so that a batch of whole users costs one matrix product, however many pairs it holds.
 
 The scores [U, K] are never kept: some users at a time, they are computed, turned into their gradients where they lie,
-and multiplied on into the gradients of the vectors, all in one buffer that stays in the processor's cache. Autograd
+and multiplied on into the gradients of the vectors, so few that they stay in the processor's cache. Autograd
 would write and read six or more copies of the block.
 
 A loss does not know where the scores come from: from vectors (``Block``), or from another model's ``Rivals``.
@@ -140,7 +140,7 @@ class _Products:
             item, bias = functional.pad(item, (0, 0, 0, more)), functional.pad(bias, (0, more))
         self.user, self.item, self.bias = user, item, bias
         rows = (_BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU) // max(1, len(item))
-        self.rows = max(1, rows // TOGETHER * TOGETHER or rows)
+        self.rows = next((rows // many * many for many in (TOGETHER, 16) if rows >= many), max(1, rows))
         self.of_user, self.of_item, self.of_bias = (
             torch.empty_like(user),
             torch.zeros_like(item),
@@ -158,6 +158,7 @@ class _Products:
         self.of_user[start:stop] = product(gradient, self.item.T)
         add_product_of_columns(self.of_item, gradient, self.user[start:stop])
         self.of_bias += gradient.sum(0)
+        del self.scores  # before the next are made
 
     def gradients(self) -> list[Tensor]:
         return [self.of_user, self.of_item[: self.items], self.of_bias[: self.items]]

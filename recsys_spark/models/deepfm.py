@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recsys_spark.models.products import Layers, Linear
 
@@ -193,6 +194,7 @@ class _Interactions(torch.autograd.Function):
         return 0.5 * (total.square().sum(1) - squares)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         vectors, total = ctx.saved_tensors
         others: Tensor = (total.unsqueeze(1) - vectors).mul_(gradient[:, None, None])

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _LEAST_WORK = 1 << 21  # multiplications; below, a call costs more than it saves
@@ -39,7 +40,7 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     -------
     float32 [B, O]
     """
-    return _product(left, right, bias, False) if _pays(left, right) else functional.linear(left, right, bias)
+    return _product(left, right, bias) if _pays(left, right) else functional.linear(left, right, bias)
 
 
 def add_product_of_columns(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -80,7 +81,7 @@ class Linear(nn.Linear):
         return self.followed(input, relu=False)
 
     def followed(self, input: Tensor, relu: bool) -> Tensor:
-        """The same, with or without a ReLU behind it, which costs nothing in the product."""
+        """The same, with or without a ReLU behind it, whose input is not kept."""
         rows = input.reshape(-1, self.in_features)
         if not _pays(rows, self.weight):
             plain = functional.linear(input, self.weight, self.bias)
@@ -90,7 +91,7 @@ class Linear(nn.Linear):
 
 
 class Layers(nn.Sequential):
-    """``torch.nn.Sequential`` in which a ReLU behind a ``Linear`` is part of its product."""
+    """``torch.nn.Sequential`` in which a ReLU behind a ``Linear`` is a part of that; hooks of either are not called."""
 
     def forward(self, input: Tensor) -> Tensor:
         """What the last layer makes of the input."""
@@ -105,12 +106,15 @@ class Layers(nn.Sequential):
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        found = _product(rows, weight, bias, relu)
+        found = _product(rows, weight, bias)
+        if relu:
+            found.relu_()  # torch's keeps NaN, oneDNN's own makes it 0
         ctx.save_for_backward(rows, weight, *([found] if relu else []))
         ctx.has_bias = bias is not None
         return found
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, *after = ctx.saved_tensors
         of_rows, of_weight, of_bias, _ = ctx.needs_input_grad
@@ -125,20 +129,19 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def _product(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """By oneDNN; a ReLU costs nothing there."""
+def _product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     rows, rest = len(left), _rest(len(left))
     if not rest:
-        return _by_onednn(left, right, bias, relu)
+        return _by_onednn(left, right, bias)
     if left.shape[1] < len(right):  # less to copy than what comes out
         more = _multiple_of(rows) - rest
-        return _by_onednn(functional.pad(left, (0, 0, 0, more)), right, bias, relu)[:rows]
+        return _by_onednn(functional.pad(left, (0, 0, 0, more)), right, bias)[:rows]
     some = functional.linear(left[rows - rest :], right, bias)
-    return torch.cat([_by_onednn(left[: rows - rest], right, bias, relu), some.relu_() if relu else some])
+    return torch.cat([_by_onednn(left[: rows - rest], right, bias), some])
 
 
-def _by_onednn(left: Tensor, right: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "relu" if relu else "none", [], "")
+def _by_onednn(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, bias, "none", [], "")
     return found
 
 

@@ -4,13 +4,18 @@
 // through the same operations, each rounded by itself, as by torch, whose square roots are not always the nearest number.
 
 #include <cstdint>
-#include <new>
+#include <exception>
 #include <vector>
+
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 // one function for each kind of processor, chosen as the library is loaded
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
-#pragma GCC optimize("fp-contract=off")
 #else
 #define FOR_EACH_PROCESSOR
 #endif
@@ -42,13 +47,13 @@ extern "C" {
 int distinct_rows(const int64_t *rows, int64_t count, int64_t size, int64_t *touched, int64_t *place, int64_t *found) {
   if (!are_rows(rows, count, size))
     return 1;
-  const int64_t words = (size + 63) / 64;
+  const int64_t words = size / 64 + 1;
   std::vector<uint64_t> marks;
   std::vector<int64_t> before;
   try {
     marks.resize(words);
     before.resize(words);
-  } catch (const std::bad_alloc &) {
+  } catch (const std::exception &) { // bad_alloc, or more than a vector can hold
     return 2;
   }
   for (int64_t r = 0; r < count; ++r)

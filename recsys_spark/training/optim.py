@@ -114,7 +114,7 @@ class TableUpdates:
                 continue
             rows, values = found if factor == 1.0 else (found[0], found[1] * factor)
             if isinstance(optimizer, Adam):
-                table.weight.grad = values
+                table.weight.grad = values.contiguous()  # Adam's one pass goes by the order in memory
                 optimizer.param_groups[0]["lr"] = learning_rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)

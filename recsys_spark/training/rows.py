@@ -25,6 +25,7 @@ Kind = Literal["adam", "rowwise_adagrad", "sgd"]
 
 _AT_ONCE = 1 << 15  # numbers of a part of the rows: 128 KiB
 _NO_MEMORY = 2  # as ``native/updates.cpp`` tells
+_MARKED = 1 << 10  # as _SPARSE, for what is compiled: marks are bits there
 _SPARSE = 4  # times as many rows as are given, from which on to sort those is faster than to go through all
 
 
@@ -159,11 +160,10 @@ def take_state(optimizer: RowOptimizer, state: dict[str, Any]) -> None:
 
 
 def distinct(rows: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
-    """Rows of a table, each once and in order, and the place of each given one among them.
+    """Rows of a table, int64 [R], each once and in order, and the place of each given one among them, int64 [R].
 
-    ``size`` is that of the table; None for one as large as the last row needs.
-
-    As ``torch.unique``, which sorts: several times slower than to mark the rows.
+    ``size`` is that of the table; None for one as large as the largest row needs. As ``torch.unique``, which sorts:
+    several times slower than to mark the rows, of a table that is not much larger.
 
     Raises
     ------
@@ -173,14 +173,16 @@ def distinct(rows: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
     if size is None:
         size = int(rows.max()) + 1 if len(rows) else 0
     library, rows = updates_library(), rows.contiguous()
-    if library is not None and not rows.is_cuda:
+    if library is not None and _plain(rows) and size <= _MARKED * len(rows):
         touched, place = torch.empty_like(rows), torch.empty_like(rows)
         count = np.zeros(1, np.int64)
         numbers = arguments(rows.numpy(), len(rows), size, *_numpy([touched, place]), count)
         _succeeded(library.distinct_rows(*numbers), size)
         return touched[: int(count[0])], place
-    if rows.is_cuda or size > _SPARSE * len(rows):
+    if rows.is_cuda or rows.dtype != torch.int64 or size > _SPARSE * len(rows):
         found: tuple[Tensor, Tensor] = torch.unique(rows, return_inverse=True)
+        if not rows.is_cuda and len(rows):
+            _succeeded(int(found[0][0] < 0 or found[0][-1] >= size), size)
         return found
     marked = torch.zeros(size, dtype=torch.bool).index_fill_(0, rows, True)
     places = marked.cumsum(0, dtype=torch.int32).sub_(1)
@@ -216,8 +218,9 @@ def _compiled(name: str, rows: Tensor, gradient: Tensor, tables: list[Tensor], s
     library, gradient = updates_library(), gradient.contiguous()
     if library is None or not _plain(rows, gradient, *tables):
         return False
-    size = len(tables[0])
-    numbers = arguments(rows.numpy(), *gradient.shape, size, *_numpy([gradient, *tables]), *scalars)
+    size, dim = tables[0].shape
+    _same_shape(gradient, len(rows), tables[0])
+    numbers = arguments(rows.numpy(), len(rows), dim, size, *_numpy([gradient, *tables]), *map(float, scalars))
     _succeeded(getattr(library, name)(*numbers), size)
     return True
 
@@ -228,15 +231,21 @@ def _add_rows(sums: Tensor, place: Tensor, values: Tensor) -> None:
     if library is None or not _plain(place, sums, values):
         sums.index_add_(0, place, values)
     else:
+        _same_shape(values, len(place), sums)
         numbers = arguments(place.numpy(), len(place), values[:1].numel(), len(sums), *_numpy([values, sums]))
         _succeeded(library.add_rows(*numbers), len(sums))
+
+
+def _same_shape(values: Tensor, rows: int, table: Tensor) -> None:
+    """What is compiled goes by lengths alone."""
+    if values.shape != (rows, *table.shape[1:]):
+        raise ValueError(f"values {list(values.shape)} for {rows} rows of a table {list(table.shape)}")
 
 
 def _plain(rows: Tensor, *numbers: Tensor) -> bool:
     """Whether compiled walks may go over them: float32 in rows that lie together, in a processor's memory."""
     return (
-        rows.device.type == "cpu"
-        and rows.dtype == torch.int64
+        (rows.device.type, rows.dtype, rows.dim()) == ("cpu", torch.int64, 1)
         and rows.is_contiguous()
         and all(each.device.type == "cpu" and each.dtype == torch.float32 and each.is_contiguous() for each in numbers)
     )

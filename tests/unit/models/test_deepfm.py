@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from recsys_spark.models.deepfm import FIRST_BUCKET, DeepFM, DeepFMSpec
+from recsys_spark.models.deepfm import FIRST_BUCKET, DeepFM, DeepFMSpec, _Interactions
 
 SPEC = DeepFMSpec(sizes=[5, 7, 4], lengths=[1, 3, 1], numbers=2, buckets=4, dim=3, hidden=[6, 5], dropout=0.0)
 
@@ -80,3 +80,10 @@ def test_an_all_missing_number_does_not_break() -> None:
     made.fit_numbers(torch.full((50, 1), math.nan))
     logits = made([torch.zeros(2, 1, dtype=torch.int64)], torch.tensor([[math.nan], [1.0]]))
     assert torch.isfinite(logits).all()
+
+
+def test_the_gradient_of_the_interactions_is_that_of_their_sum() -> None:
+    vectors = torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    pairs = sum((vectors[:, one] * vectors[:, other]).sum(1) for one, other in combinations(range(4), 2))
+    torch.testing.assert_close(_Interactions.apply(vectors), pairs)
+    assert torch.autograd.gradcheck(_Interactions.apply, vectors)

@@ -151,3 +151,24 @@ def test_there_are_few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
         product(given[:rows], weight[:40])
     assert shapes <= {*range(16, 256, 16), *range(256, 3_100, 256)}
     assert len(shapes) >= 11
+
+
+@pytest.mark.parametrize("rows", [512, 400, 300])
+def test_what_is_not_a_number_stays_so(rows: int) -> None:
+    """Behind a ReLU too, so that a broken model is not taken for a sound one."""
+    for inputs, outputs in ((64, 96), (96, 64)):
+        given, layer = drawn((rows, inputs))[0], Linear(inputs, outputs)
+        given[0], given[-1] = torch.nan, torch.inf
+        for relu in (False, True):
+            found, expected = layer.followed(given, relu).detach(), layer(given).detach()
+            expected = expected.relu() if relu else expected
+            assert bool(found[0].isnan().all())
+            torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@needs_onednn
+def test_a_second_derivative_is_refused() -> None:
+    given = drawn((512, 64))[0].requires_grad_()
+    (gradient,) = torch.autograd.grad(Linear(64, 96)(given).square().sum(), given, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

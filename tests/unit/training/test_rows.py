@@ -280,3 +280,38 @@ def test_rows_that_a_table_has_not_are_refused() -> None:
     for row in (ROWS, -1):
         with pytest.raises(IndexError):
             distinct(torch.tensor([1, row, 1, 1]), ROWS)
+        with pytest.raises(IndexError):
+            distinct(torch.tensor([row]), ROWS)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
+@pytest.mark.parametrize("shape", [(2, DIM - 1), (2, DIM + 1), (3, DIM), (1, DIM), (2,), (6,)])
+def test_gradients_of_another_shape_are_refused(kind: str, shape: tuple[int, ...]) -> None:
+    optimizer = row_optimizer(kind, torch.zeros(ROWS, DIM))  # type: ignore[arg-type]
+    if shape in ((1, DIM), (2,)) and rows_module.updates_library() is None:
+        pytest.skip("torch makes them fit")
+    with pytest.raises((ValueError, RuntimeError, IndexError)):
+        optimizer.step(torch.tensor([1, 2]), torch.ones(shape), 0.1)
+
+
+def test_values_of_another_shape_are_not_added_up() -> None:
+    for values in (torch.ones(2, DIM + 1), torch.ones(3, DIM)):
+        with pytest.raises((ValueError, RuntimeError, IndexError)):
+            sum_of_rows([torch.tensor([1, 2, 2, 1])], [values], torch.Size([ROWS, DIM]))
+
+
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad", "sgd"])
+def test_a_whole_learning_rate_is_a_number_too(kind: str) -> None:
+    found = []
+    for rate in (1, 1.0):
+        weight = torch.ones(ROWS, DIM)
+        row_optimizer(kind, weight).step(torch.tensor([1, 2]), torch.ones(2, DIM), rate)  # type: ignore[arg-type]
+        found.append(weight)
+    assert torch.equal(*found)
+    assert float(found[0][1, 0]) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_distinct_rows_of_other_kinds_and_far_ones() -> None:
+    for rows in (torch.tensor([5, 1, 5], dtype=torch.int32), torch.tensor([2**40, 3, 2**40])):
+        for found, expected in zip(distinct(rows), torch.unique(rows, return_inverse=True), strict=True):
+            assert torch.equal(found, expected)
