@@ -68,7 +68,7 @@ EXTRAS = {
     "lint": LINT,
 }
 
-# Where they cannot be compiled, the set-up says so and goes on: NumPy then does the same, slower.
+# Where they cannot be compiled, the set-up says so and goes on: NumPy and torch then do the same, slower.
 KERNELS = Extension(
     "recsys_spark.native._kernels",
     [

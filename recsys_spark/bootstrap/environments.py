@@ -166,7 +166,7 @@ def without_kernels(project: Path) -> str:
     """Say that the compiled kernels are not there; empty where they are."""
     if any((project / "recsys_spark" / "native").glob("_kernels*.so")):
         return ""
-    return f"the compiled kernels were not built (see .venv/{LOG}): NumPy does their work, more slowly"
+    return f"the compiled kernels were not built (see .venv/{LOG}): NumPy and torch do their work, more slowly"
 
 
 def without_torch(constraints: str) -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys_spark.models.products import TOGETHER, add_product_of_columns, product
+from recsys_spark.models.products import add_product_of_columns, product, rest_of
 
 LEFT_OUT = -1e30  # finite: a user whose only rival is left out has no loss and no gradient, not NaN
 _BUFFER = 1 << 21  # scores at a time: 8 MiB, which stay in a processor's cache
@@ -140,7 +140,7 @@ class _Products:
             item, bias = functional.pad(item, (0, 0, 0, more)), functional.pad(bias, (0, more))
         self.user, self.item, self.bias = user, item, bias
         rows = (_BUFFER if item.device.type == "cpu" else _BUFFER_OF_A_GPU) // max(1, len(item))
-        self.rows = next((rows // many * many for many in (TOGETHER, 16) if rows >= many), max(1, rows))
+        self.rows = max(1, rows - rest_of(rows) or rows)
         self.of_user, self.of_item, self.of_bias = (
             torch.empty_like(user),
             torch.zeros_like(item),

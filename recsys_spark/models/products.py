@@ -23,7 +23,7 @@ _LEAST_WORK = 1 << 21  # multiplications; below, a call costs more than it saves
 _LEAST_OUTPUTS = 8  # a product with fewer is bound by memory
 _LEAST_SUMMED = 256  # rows that a gradient of weights is summed over; below, adding it up is most of the work
 _IMAGES = 16  # see ``_as_images``
-TOGETHER = 256  # rows of a shape are a multiple of it; where there are fewer, of 16
+_TOGETHER = 256  # rows of a shape are a multiple of it; where there are fewer, of 16
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -62,7 +62,7 @@ def product_of_columns(left: Tensor, right: Tensor) -> Tensor:
     """``left.T @ right``, [B, O] and [B, I] to [O, I], without a gradient."""
     if not _pays(left.T, right.T):
         return left.T @ right
-    whole = len(left) - _rest(len(left))
+    whole = len(left) - rest_of(len(left))
     # a layer is a convolution of images of one pixel's height by one pixel, whose gradient is summed without a copy
     outputs, inputs = _as_images(left[:whole]), _as_images(right[:whole])
     kernel = left.new_empty(1).expand(left.shape[1], right.shape[1], 1, 1)  # only its shape counts
@@ -130,7 +130,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
-    rows, rest = len(left), _rest(len(left))
+    rows, rest = len(left), rest_of(len(left))
     if not rest:
         return _by_onednn(left, right, bias)
     if left.shape[1] < len(right):  # less to copy than what comes out
@@ -145,13 +145,13 @@ def _by_onednn(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     return found
 
 
-def _rest(rows: int) -> int:
+def rest_of(rows: int) -> int:
     """Rows that are more than a multiple of what oneDNN is given."""
     return rows % _multiple_of(rows)
 
 
 def _multiple_of(rows: int) -> int:
-    return TOGETHER if rows >= TOGETHER else _IMAGES
+    return _TOGETHER if rows >= _TOGETHER else _IMAGES
 
 
 def _as_images(rows: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ Kind = Literal["adam", "rowwise_adagrad", "sgd"]
 
 _AT_ONCE = 1 << 15  # numbers of a part of the rows: 128 KiB
 _NO_MEMORY = 2  # as ``native/updates.cpp`` tells
-_MARKED = 1 << 10  # as _SPARSE, for what is compiled: marks are bits there
-_SPARSE = 4  # times as many rows as are given, from which on to sort those is faster than to go through all
+_MARKED = 1 << 10  # times as many rows as are given, from which on to sort those is faster than to go through all
 
 
 class LazyAdam:
@@ -168,7 +167,7 @@ def distinct(rows: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
     Raises
     ------
     IndexError
-        A row is not in the table.
+        A row is not in the table (not on a GPU).
     """
     if size is None:
         size = int(rows.max()) + 1 if len(rows) else 0
@@ -179,14 +178,10 @@ def distinct(rows: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
         numbers = arguments(rows.numpy(), len(rows), size, *_numpy([touched, place]), count)
         _succeeded(library.distinct_rows(*numbers), size)
         return touched[: int(count[0])], place
-    if rows.is_cuda or rows.dtype != torch.int64 or size > _SPARSE * len(rows):
-        found: tuple[Tensor, Tensor] = torch.unique(rows, return_inverse=True)
-        if not rows.is_cuda and len(rows):
-            _succeeded(int(found[0][0] < 0 or found[0][-1] >= size), size)
-        return found
-    marked = torch.zeros(size, dtype=torch.bool).index_fill_(0, rows, True)
-    places = marked.cumsum(0, dtype=torch.int32).sub_(1)
-    return marked.nonzero().squeeze(1), places.index_select(0, rows).long()
+    found: tuple[Tensor, Tensor] = torch.unique(rows, return_inverse=True)
+    if not rows.is_cuda and len(rows):  # of a GPU's it would have to be waited for
+        _succeeded(int(found[0][0] < 0 or found[0][-1] >= size), size)
+    return found
 
 
 def coalesce(gradient: Tensor) -> Tensor:
